@@ -1,0 +1,63 @@
+# The one command surface. `make help` lists the targets.
+
+SHELL := /bin/sh
+TOOLS := $(CURDIR)/.tools
+VENV := $(TOOLS)/venv
+CLIENTS := $(TOOLS)/clients
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+FOR ?= 20s
+# Packages without I/O: their tests are the inner loop.
+PURE := -p penstock-model -p penstock-delivery -p penstock-dialect -p penstock-policy
+
+# pingora builds zlib-ng with CMake; where there is none it comes from a Python wheel.
+export PATH := $(VENV)/bin:$(PATH)
+export CARGO_TARGET_DIR := $(TARGET_DIR)
+
+.PHONY: help demo build test pure lint deny tools clients clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: build ## see requests cross the mesh: make demo [FOR=20s] [JSON=FILE]
+	@$(TARGET_DIR)/debug/penstock demo --for $(FOR) $(if $(JSON),--json-file "$(JSON)")
+
+build: tools ## build every program
+	@cargo build --workspace --bins
+
+test: build clients ## all tests; a missing tool is a skip that is counted, and an error with CI=true
+	@: > $(TARGET_DIR)/skipped.txt
+	@PENSTOCK_SKIPPED=$(TARGET_DIR)/skipped.txt PENSTOCK_PYTHON=$(CLIENTS)/bin/python cargo test --workspace
+	@sort -u $(TARGET_DIR)/skipped.txt; echo "$$(sort -u $(TARGET_DIR)/skipped.txt | wc -l) skipped"
+
+pure: tools ## tests of the packages without I/O: the inner loop
+	@cargo test $(PURE)
+
+lint: build ## formatting, clippy, dependencies
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory deny
+
+deny: tools ## licences, advisories, bans and sources of dependencies
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check; \
+	elif [ "$$CI" = true ]; then echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; \
+	else echo "skipped: needs cargo-deny (cargo install --locked cargo-deny)"; fi
+
+tools:
+	@missing=; \
+	command -v cargo >/dev/null || missing="$$missing\n  cargo: install Rust with rustup (https://rustup.rs)"; \
+	command -v cc >/dev/null || missing="$$missing\n  cc: install a C compiler (Debian: apt-get install gcc)"; \
+	command -v python3 >/dev/null || missing="$$missing\n  python3: (Debian: apt-get install python3 python3-venv)"; \
+	if [ -n "$$missing" ]; then printf "missing:$$missing\n" >&2; exit 1; fi
+	@command -v cmake >/dev/null || { \
+	echo "CMake is missing: taking it from its Python wheel, into $(VENV)"; \
+	python3 -m venv $(VENV) && $(VENV)/bin/pip install --quiet cmake==4.* || { \
+	echo "no CMake: install it (Debian: apt-get install cmake) or make Python wheels reachable" >&2; exit 1; }; }
+
+# Official clients that the tests drive. Without a network the tests that need them say so.
+clients: $(CLIENTS)/.made
+$(CLIENTS)/.made: tests/clients/requirements.txt
+	@python3 -m venv $(CLIENTS) && $(CLIENTS)/bin/pip install --quiet -r tests/clients/requirements.txt && touch $@ \
+	|| echo "the Python clients cannot be installed; tests that need them will be skipped"
+
+clean: ## remove everything that was built or fetched
+	@cargo clean; rm -rf $(TOOLS)

@@ -1,0 +1,113 @@
+//! Backend, Endpoint and Policy.
+
+use std::sync::Arc;
+
+use penstock_model::names::{BackendId, EndpointId, PolicyId};
+use penstock_model::snapshot::{Backend, BodyOverflow, Endpoint, LoadBalancer, Policy, Protocol};
+use penstock_model::spiffe::SpiffeId;
+
+use super::reading::{
+    Misfit, address, each, known, nested, optional, read_duration, read_name, unset, write_duration,
+    write_name,
+};
+use super::{Resource, text};
+use crate::proto::penstock::v1;
+
+pub(super) fn write_backend(backend: &Backend) -> v1::Backend {
+    let protocol = match backend.protocol {
+        Protocol::Http => v1::Protocol::Http,
+        Protocol::H2c => v1::Protocol::H2c,
+    };
+    v1::Backend {
+        name: write_name(&backend.id.0),
+        hostnames: backend.hostnames.iter().map(ToString::to_string).collect(),
+        is_default: backend.is_default,
+        protocol: protocol.into(),
+        identity: backend.identity.as_deref().unwrap_or_default().to_owned(),
+    }
+}
+
+pub(super) fn read_backend(message: v1::Backend) -> Result<Resource, Misfit> {
+    let hostname = |name: String| {
+        text::host("", &name)?;
+        let is_lower = !name.bytes().any(|b| b.is_ascii_uppercase());
+        text::check("", &name, is_lower, "a host name in lower case")?;
+        Ok(name.into())
+    };
+    Ok(Resource::Backend(Arc::new(Backend {
+        id: BackendId(nested("name", message.name, read_name)?),
+        hostnames: each("hostnames", message.hostnames, hostname)?,
+        is_default: message.is_default,
+        protocol: match known("protocol", message.protocol)? {
+            v1::Protocol::Http => Protocol::Http,
+            v1::Protocol::H2c => Protocol::H2c,
+            v1::Protocol::Unspecified => return Err(unset("protocol")),
+        },
+        identity: if message.identity.is_empty() { None } else { Some(identity(&message.identity)?) },
+    })))
+}
+
+fn identity(uri: &str) -> Result<Arc<str>, Misfit> {
+    let parsed: Result<SpiffeId, _> = uri.parse();
+    parsed.map(|id| id.as_str().into()).map_err(|e| Misfit::new("identity", format!("is refused: {e}")))
+}
+
+pub(super) fn write_endpoint(endpoint: &Endpoint) -> v1::Endpoint {
+    v1::Endpoint {
+        backend: write_name(&endpoint.id.backend.0),
+        address: endpoint.id.address.to_string(),
+        sidecar: endpoint.sidecar.map(|a| a.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn read_endpoint(message: v1::Endpoint) -> Result<Resource, Misfit> {
+    let backend = BackendId(nested("backend", message.backend, read_name)?);
+    let sidecar = if message.sidecar.is_empty() { None } else { Some(address("sidecar", &message.sidecar)?) };
+    Ok(Resource::Endpoint(Arc::new(Endpoint {
+        id: EndpointId { backend, address: address("address", &message.address)? },
+        sidecar,
+    })))
+}
+
+pub(super) fn write_policy(backend: &BackendId, policy: &Policy) -> v1::Policy {
+    let load_balancer = match policy.load_balancer {
+        LoadBalancer::P2c => v1::LoadBalancer::P2c,
+        LoadBalancer::RoundRobin => v1::LoadBalancer::RoundRobin,
+    };
+    let body_overflow = match policy.body_overflow {
+        BodyOverflow::Route => v1::BodyOverflow::Route,
+        BodyOverflow::Reject => v1::BodyOverflow::Reject,
+    };
+    v1::Policy {
+        backend: write_name(&backend.0),
+        document: policy.id.as_ref().and_then(|id| write_name(&id.0)),
+        load_balancer: load_balancer.into(),
+        connect_timeout: Some(write_duration(policy.connect_timeout)),
+        streams_per_connection_max: policy.streams_per_connection_max,
+        requests_per_endpoint_max: policy.requests_per_endpoint_max,
+        body_held_bytes_max: policy.body_held_bytes_max,
+        body_overflow: body_overflow.into(),
+    }
+}
+
+pub(super) fn read_policy(message: v1::Policy) -> Result<Resource, Misfit> {
+    let backend = BackendId(nested("backend", message.backend, read_name)?);
+    let policy = Policy {
+        id: optional("document", message.document, read_name)?.map(PolicyId),
+        load_balancer: match known("load_balancer", message.load_balancer)? {
+            v1::LoadBalancer::P2c => LoadBalancer::P2c,
+            v1::LoadBalancer::RoundRobin => LoadBalancer::RoundRobin,
+            v1::LoadBalancer::Unspecified => return Err(unset("load_balancer")),
+        },
+        connect_timeout: nested("connect_timeout", message.connect_timeout, read_duration)?,
+        streams_per_connection_max: message.streams_per_connection_max,
+        requests_per_endpoint_max: message.requests_per_endpoint_max,
+        body_held_bytes_max: message.body_held_bytes_max,
+        body_overflow: match known("body_overflow", message.body_overflow)? {
+            v1::BodyOverflow::Route => BodyOverflow::Route,
+            v1::BodyOverflow::Reject => BodyOverflow::Reject,
+            v1::BodyOverflow::Unspecified => return Err(unset("body_overflow")),
+        },
+    };
+    Ok(Resource::Policy(backend, Arc::new(policy)))
+}

@@ -1,0 +1,155 @@
+//! ProxyConfig to settings.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::document::Document;
+use crate::document::proxy_config::{AccessLogSpec, InboundSpec, LimitsSpec, ProxyConfigSpec};
+use crate::finding::Code;
+use crate::settings::{
+    AccessLog, Application, ControlPlane, DRAIN_DEADLINE_DEFAULT, Inbound, Limits, Outbound, ProxySettings,
+};
+use crate::source::FieldPath;
+use crate::spiffe::SpiffeId;
+use crate::units::{ByteSize, Span};
+
+use super::{Review, backends};
+
+/// The settings; nothing where the identity is unusable, which is noted.
+pub(super) fn lower(
+    document: &Document,
+    spec: &ProxyConfigSpec,
+    base_dir: &Path,
+    review: &mut Review<'_>,
+) -> Option<ProxySettings> {
+    let path = FieldPath::spec();
+    sources(spec, &path, review);
+    listeners(spec, &path, review);
+    let relative = |text: &String| base_dir.join(text);
+    let identity = SpiffeId::workload(
+        &spec.identity.trust_domain.0,
+        &document.name.namespace,
+        &spec.identity.service_account.0,
+    );
+    let identity = identity
+        .map_err(|error| review.note(Code::BadFormat, &path.field("identity"), error.to_string()))
+        .ok()?;
+    Some(ProxySettings {
+        workload: document.name.clone(),
+        identity,
+        control_plane: spec.control_plane.as_ref().map(|plane| ControlPlane {
+            address: plane.address.0.clone(),
+            trust_bundle: relative(&plane.trust_bundle_file),
+            token: relative(&plane.token_file),
+        }),
+        documents: spec.documents.as_ref().map(relative),
+        state_dir: spec.state_dir.as_ref().map(relative),
+        outbound: spec.outbound.as_ref().map(|outbound| Outbound { listen: outbound.listen.0 }),
+        inbound: spec.inbound.as_ref().map(|inbound| lower_inbound(inbound, &path.field("inbound"), review)),
+        admin: spec.admin.listen.0,
+        limits: limits(&spec.limits),
+        drain_deadline: spec.drain.deadline.as_ref().map_or(DRAIN_DEADLINE_DEFAULT, Span::duration),
+        access_log: access_log(&spec.access_log, base_dir),
+    })
+}
+
+fn sources(spec: &ProxyConfigSpec, path: &FieldPath, review: &mut Review<'_>) {
+    if spec.control_plane.is_none() && spec.documents.is_none() {
+        review.note(Code::NoSource, path, "neither `controlPlane` nor `documents`");
+    }
+    if spec.inbound.is_some() && spec.control_plane.is_none() {
+        let message = "an inbound listener needs a certificate, and there is no `controlPlane` to get one from";
+        review.note(Code::InboundWithoutIdentity, &path.field("inbound"), message);
+    }
+}
+
+fn listeners(spec: &ProxyConfigSpec, path: &FieldPath, review: &mut Review<'_>) {
+    if spec.outbound.is_none() && spec.inbound.is_none() {
+        review.note(Code::NoListener, path, "neither `outbound` nor `inbound`");
+    }
+    let outbound = spec.outbound.as_ref().map(|outbound| ("outbound", outbound.listen.0));
+    let inbound = spec.inbound.as_ref().map(|inbound| ("inbound", inbound.listen.0));
+    let admin = Some(("admin", spec.admin.listen.0));
+    let mut open: Vec<(&str, SocketAddr)> = Vec::new();
+    for (name, listen) in [outbound, inbound, admin].into_iter().flatten() {
+        let at = path.field(name).field("listen");
+        if let Some((other, _)) = open.iter().find(|(_, other)| overlap(*other, listen)) {
+            let other = path.field((*other).to_owned()).field("listen");
+            let message = format!("{listen} is taken by another listener");
+            review.note_two(Code::ListenerTwice, &at, message, &other, "the other is here");
+        }
+        open.push((name, listen));
+    }
+    if let Some((name, listen)) = outbound
+        && !listen.ip().is_loopback()
+    {
+        let message = format!("{listen} can be reached from other machines");
+        review.note(Code::OutboundExposed, &path.field(name).field("listen"), message);
+    }
+}
+
+/// Whether two listeners want one port. Port 0 is a new one each time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && same_ip
+}
+
+fn lower_inbound(written: &InboundSpec, path: &FieldPath, review: &mut Review<'_>) -> Inbound {
+    let listen = written.listen.0;
+    let mut seen: BTreeMap<SocketAddr, FieldPath> = BTreeMap::new();
+    let mut applications = Vec::new();
+    for (index, written) in written.applications.iter().enumerate() {
+        let at = path.field("applications").item(index);
+        let endpoint = written.endpoint.0;
+        let endpoint_at = at.field("endpoint");
+        let (connect, connect_at) = match &written.connect {
+            Some(connect) => (connect.0, at.field("connect")),
+            None => (endpoint, endpoint_at.clone()),
+        };
+        // An unspecified address listens on every one, loopback included; which others are this machine's is not known here.
+        let own = connect == listen || listen.ip().is_unspecified() && connect.ip().is_loopback() && connect.port() == listen.port();
+        if own {
+            review.note(Code::ApplicationLoop, &connect_at, format!("{connect} is the inbound listener itself"));
+        }
+        if let Some(first) = seen.get(&endpoint) {
+            let message = format!("a second application for the endpoint {endpoint}");
+            review.note_two(Code::ApplicationTwice, &endpoint_at, message, first, "the first is here");
+            continue;
+        }
+        seen.insert(endpoint, endpoint_at);
+        applications.push(Application { endpoint, connect, protocol: backends::protocol(written.protocol) });
+    }
+    Inbound { listen, applications }
+}
+
+fn limits(written: &LimitsSpec) -> Limits {
+    let defaults = Limits::default();
+    let header_bytes = written.header_bytes_max.as_ref().and_then(|size| u32::try_from(size.bytes()).ok());
+    Limits {
+        connections_max: written
+            .connections_max
+            .and_then(|most| usize::try_from(most).ok())
+            .unwrap_or(defaults.connections_max),
+        streams_per_connection_max: written
+            .streams_per_connection_max
+            .unwrap_or(defaults.streams_per_connection_max),
+        header_bytes_max: header_bytes.unwrap_or(defaults.header_bytes_max),
+        header_read_timeout: written
+            .header_read_timeout
+            .as_ref()
+            .map_or(defaults.header_read_timeout, Span::duration),
+        body_held_bytes_total_max: written
+            .body_held_total_max
+            .as_ref()
+            .map_or(defaults.body_held_bytes_total_max, ByteSize::bytes),
+    }
+}
+
+fn access_log(written: &AccessLogSpec, base_dir: &Path) -> AccessLog {
+    match written.path.as_deref() {
+        None | Some("/dev/stdout") => AccessLog::Stdout,
+        Some("off") => AccessLog::Off,
+        Some(file) => AccessLog::File(PathBuf::from(base_dir.join(file))),
+    }
+}

@@ -1,0 +1,158 @@
+//! `BackendPolicy`: how a backend is used.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::formats::Name;
+use super::refusals;
+use crate::finding::Code;
+use crate::snapshot::Policy;
+use crate::units::{ByteSize, Span, duration_text};
+
+/// How a backend is used. What is left out has its default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-refused" = refusals(&[
+    ("protocol", Code::NotInThisVersion, "write `protocol` in the Backend"),
+    ("engine", Code::NotInThisVersion, "leave it out: no engine needs to be told"),
+    ("loadSignals", Code::NotInThisVersion, "leave it out: load is counted by the sidecar itself"),
+    ("outlierDetection", Code::NotInThisVersion, "leave it out"),
+    ("retryConstraint", Code::NotInThisVersion, "leave it out: nothing is retried"),
+    ("queue", Code::NotInThisVersion, "leave it out, and bound the load with connectionPool.http.http2MaxRequests"),
+    ("sessionPersistence", Code::NotInThisVersion, "leave it out"),
+])))]
+pub struct BackendPolicySpec {
+    /// The Backend that it is about, in its own namespace. Exactly one.
+    #[schemars(length(min = 1, max = 1))]
+    pub target_refs: Vec<PolicyTarget>,
+    /// How an endpoint is chosen.
+    pub load_balancer: Option<LoadBalancerSpec>,
+    /// Bounds on connections and requests.
+    pub connection_pool: Option<ConnectionPool>,
+    /// How much of a request's body is read before it is routed.
+    pub request_body: Option<RequestBody>,
+}
+
+/// What a policy is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-refused" = refusals(&[
+    ("sectionName", Code::NotInThisVersion, "leave it out: the policy is about every port"),
+])))]
+pub struct PolicyTarget {
+    /// `penstock.dev`.
+    pub group: PolicyTargetGroup,
+    /// `Backend`.
+    pub kind: PolicyTargetKind,
+    /// Name of the Backend.
+    pub name: Name,
+}
+
+/// API group of a policy's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PolicyTargetGroup {
+    /// Penstock's own.
+    #[serde(rename = "penstock.dev")]
+    Penstock,
+}
+
+/// Kind of a policy's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-refused" = refusals(&[
+    ("Service", Code::NotInThisVersion, "name a Backend"),
+    ("InferencePool", Code::NotInThisVersion, "name a Backend"),
+])))]
+pub enum PolicyTargetKind {
+    /// A Penstock Backend.
+    Backend,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-refused" = refusals(&[
+    ("affinity", Code::NotInThisVersion, "leave it out"),
+    ("slowStart", Code::NotInThisVersion, "leave it out"),
+])))]
+pub struct LoadBalancerSpec {
+    /// Default: `P2C`.
+    pub policy: Option<LoadBalancerPolicy>,
+}
+
+/// A way to choose an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LoadBalancerPolicy {
+    /// The less loaded of two drawn at random, by requests in flight.
+    #[serde(rename = "P2C")]
+    P2c,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// Bounds on connections and requests, in the words of Istio's DestinationRule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConnectionPool {
+    /// About connections.
+    pub tcp: Option<TcpPool>,
+    /// About requests.
+    pub http: Option<HttpPool>,
+}
+
+/// Bounds on connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-refused" = refusals(&[
+    ("maxConnections", Code::NotInThisVersion, "bound requests with connectionPool.http.http2MaxRequests"),
+    ("tcpKeepalive", Code::NotInThisVersion, "leave it out"),
+    ("maxConnectionDuration", Code::NotInThisVersion, "leave it out"),
+    ("idleTimeout", Code::NotInThisVersion, "leave it out"),
+])))]
+pub struct TcpPool {
+    /// Longest time for TCP and TLS together, `1ms` to `5m`.
+    #[schemars(extend(
+        "default" = duration_text(Policy::default().connect_timeout),
+        "x-at-least" = "1ms",
+        "x-at-most" = "5m"
+    ))]
+    pub connect_timeout: Option<Span>,
+}
+
+/// Bounds on requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-refused" = refusals(&[
+    ("http1MaxPendingRequests", Code::NotInThisVersion, "bound requests with http2MaxRequests"),
+    ("maxRequestsPerConnection", Code::NotInThisVersion, "leave it out"),
+    ("maxRetries", Code::NotInThisVersion, "leave it out: nothing is retried"),
+    ("idleTimeout", Code::NotInThisVersion, "leave it out"),
+])))]
+pub struct HttpPool {
+    /// Most HTTP/2 requests at once on one connection; a further connection is opened past it. 1 to 100,000.
+    #[schemars(range(min = 1, max = 100_000), extend("default" = Policy::default().streams_per_connection_max))]
+    pub max_concurrent_streams: Option<u32>,
+    /// Most requests at once to one endpoint, over whatever version of HTTP, waiting ones included. 1 to 1,000,000.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = Policy::default().requests_per_endpoint_max))]
+    #[serde(rename = "http2MaxRequests")]
+    pub http2_max_requests: Option<u32>,
+}
+
+/// How much of a request's body is read before it is routed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestBody {
+    /// Most bytes held until the model is known, `1Ki` to `16Mi`.
+    #[schemars(extend("default" = "16Mi", "x-at-least" = "1Ki", "x-at-most" = "16Mi"))]
+    pub hold_max: Option<ByteSize>,
+    /// What happens to a request whose model is not known by then. Default: `Route`.
+    pub on_overflow: Option<OnOverflow>,
+}
+
+/// What happens to a request whose model is not known in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnOverflow {
+    /// It is routed by path and headers alone.
+    Route,
+    /// It is answered with 413.
+    Reject,
+}

@@ -1,0 +1,187 @@
+//! Wiring: the only place where the parts meet.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::routing::post;
+use penstock_delivery::MESSAGE_BYTES_MAX;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::admin::Admin;
+use crate::clock::{Clock, time_of_day};
+use crate::flags::Flags;
+use crate::grpc::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use crate::grpc::penstock::ca::v1::certificate_service_server::CertificateServiceServer;
+use crate::identity::{
+    Authority, JoinToken, PeerVerifier, Rotation, ServingNames, Signer, crypto, server_tls,
+};
+use crate::listen::{self, PeerStream};
+use crate::planner::Planner;
+use crate::push::{self, Fanout, Push};
+use crate::source::{self, Signal};
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::{disk, lifecycle};
+
+/// From the stop signal until what still runs is cut off.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// Linkerd's: notices a sidecar that has gone without a word.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_DEADLINE: Duration = Duration::from_secs(3);
+/// A sidecar needs two: one push stream, one `Sign` now and then.
+const STREAMS_PER_CONNECTION_MAX: u32 = 100;
+
+/// A control plane that listens.
+#[derive(Debug)]
+pub struct App {
+    listening: Listening,
+    grpc: mpsc::Receiver<std::io::Result<PeerStream>>,
+    push: Push,
+    signer: Signer,
+    admin: Admin,
+    admin_listener: TcpListener,
+    tasks: Tasks,
+}
+
+/// Where the control plane is reached and what a sidecar needs to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listening {
+    /// Addresses as they were bound.
+    pub listening: Addresses,
+    /// File with the root certificate.
+    pub trust_bundle: PathBuf,
+    /// File with the join token.
+    pub join_token: PathBuf,
+}
+
+/// Addresses as they were bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Addresses {
+    /// Push and certificates.
+    pub grpc: SocketAddr,
+    /// Status, metrics and probes.
+    pub admin: SocketAddr,
+}
+
+impl App {
+    /// Opens the state directory, binds the listeners, reads the documents.
+    ///
+    /// # Errors
+    /// When the state cannot be used or an address cannot be bound. Bad documents are no error.
+    pub async fn start(flags: &Flags) -> anyhow::Result<Self> {
+        let state_dir = &flags.state_dir;
+        disk::make_dir(state_dir)
+            .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
+        let authority = Arc::new(Authority::open(state_dir, &flags.trust_domain, time_of_day())?);
+        let token = JoinToken::open(&flags.join_token_path())?;
+        let (tasks, clock, metrics) = (Tasks::new(), Clock::start(), Metrics::new()?);
+
+        let listener = bind(flags.listen, "--listen").await?;
+        let admin_listener = bind(flags.admin, "--admin").await?;
+        let grpc_address = listener.local_addr()?;
+        let names = ServingNames::new(&flags.trust_domain, grpc_address.ip())?;
+        let rotation = Rotation::new(Arc::clone(&authority), names, flags.leaf_ttl, Arc::clone(&metrics));
+        let certificate = rotation.start(clock, &tasks)?;
+        let roots = authority.root_store()?;
+        let verifier =
+            PeerVerifier::new(&flags.trust_domain, roots, Arc::new(crypto()), Arc::clone(&metrics))?;
+        let tls = server_tls(verifier, certificate)?;
+
+        let fanout = Fanout::new();
+        let (config, state) = (flags.config.clone(), state_dir.clone());
+        let planner = Planner::start(config, state, Arc::clone(&fanout), Arc::clone(&metrics)).await;
+        let plan = planner.plan();
+        follow_documents(planner, flags, clock, &tasks)?;
+
+        let trust_domain = flags.trust_domain.as_str().into();
+        Ok(Self {
+            listening: Listening {
+                listening: Addresses { grpc: grpc_address, admin: admin_listener.local_addr()? },
+                trust_bundle: Authority::trust_bundle_path(state_dir),
+                join_token: flags.join_token_path(),
+            },
+            grpc: listen::accept(listener, tls, trust_domain, &tasks, Arc::clone(&metrics)),
+            push: Push::new(Arc::clone(&fanout), token.clone(), clock, tasks.clone(), Arc::clone(&metrics)),
+            signer: Signer { authority, token, leaf_ttl: flags.leaf_ttl, metrics: Arc::clone(&metrics) },
+            admin: Admin::new(plan, fanout, metrics),
+            admin_listener,
+            tasks,
+        })
+    }
+
+    /// Where it is reached.
+    pub fn listening(&self) -> &Listening {
+        &self.listening
+    }
+
+    /// Serves until `stop` is there, then lets streams end.
+    ///
+    /// # Errors
+    /// When a server fails while it runs.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let tasks = self.tasks;
+        let (for_grpc, for_admin) = (tasks.clone(), tasks.clone());
+        let grpc = Server::builder()
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_DEADLINE))
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .add_routes(routes(self.push, self.signer))
+            .serve_with_incoming_shutdown(ReceiverStream::new(self.grpc), async move {
+                for_grpc.stopped().await;
+            });
+        let admin = axum::serve(self.admin_listener, self.admin.router())
+            .with_graceful_shutdown(async move { for_admin.stopped().await });
+        let servers = async {
+            tokio::try_join!(async { grpc.await.context("the gRPC server failed") }, async {
+                admin.await.context("the admin server failed")
+            },)
+        };
+        tokio::pin!(servers);
+        let finished = tokio::select! {
+            finished = &mut servers => Some(finished),
+            () = stop => None,
+        };
+        tasks.stop();
+        let finished = match finished {
+            Some(finished) => finished,
+            // Clients that keep idle connections open do not hold up the end.
+            None => tokio::time::timeout(DRAIN_DEADLINE, servers).await.unwrap_or(Ok(((), ()))),
+        };
+        let cut = tasks.drained(DRAIN_DEADLINE).await;
+        tracing::info!(cut, "stopped");
+        finished.map(|_| ())
+    }
+}
+
+fn routes(push: Push, signer: Signer) -> Routes {
+    let push = AggregatedDiscoveryServiceServer::new(push)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut routes = Routes::new(push).add_service(CertificateServiceServer::new(signer));
+    let router = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() = router.route(push::WHOLE_STATE, post(push::refuse_whole_state));
+    routes.prepare()
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; choose another address with {flag}"))
+}
+
+fn follow_documents(planner: Planner, flags: &Flags, clock: Clock, tasks: &Tasks) -> anyhow::Result<()> {
+    let (signal, changes) = Signal::new();
+    source::watch(flags.config.clone(), signal.clone(), tasks);
+    lifecycle::reload_on_hangup(signal, tasks)?;
+    let for_planner = tasks.clone();
+    tasks.spawn("planner", async move { planner.run(changes, clock, for_planner).await });
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! The gRPC services as generated.
+#![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+
+include!(concat!(env!("OUT_DIR"), "/services.rs"));

@@ -1,0 +1,177 @@
+//! The control plane's own certificate, and the TLS that it serves with.
+//!
+//! The certificate is replaced well before its end. Each handshake takes the one of the moment; connections that are open
+//! keep theirs. Sessions are not resumed: a resumed session would carry a client's certificate past its end unverified.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use penstock_model::spiffe::SpiffeId;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+
+use super::issue::{IssueError, Lifetime};
+use super::verify::PeerVerifier;
+use super::{Authority, own_identity};
+use crate::clock::{Clock, time_of_day};
+use crate::seed;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+/// Names by which sidecars and ordinary gRPC clients reach the control plane.
+const HOSTS: &[&str] = &[
+    "localhost",
+    "penstock-controller-headless",
+    "penstock-controller-headless.penstock",
+    "penstock-controller-headless.penstock.svc",
+];
+
+/// What the server's certificate says about it.
+#[derive(Clone, Debug)]
+pub(crate) struct ServingNames {
+    identity: SpiffeId,
+    addresses: Vec<IpAddr>,
+}
+
+impl ServingNames {
+    /// The loopback addresses, and `listen` where it is one address and not all.
+    pub(crate) fn new(
+        trust_domain: &str,
+        listen: IpAddr,
+    ) -> Result<Self, penstock_model::spiffe::SpiffeError> {
+        let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.into()];
+        if !listen.is_unspecified() && !addresses.contains(&listen) {
+            addresses.push(listen);
+        }
+        Ok(Self { identity: own_identity(trust_domain)?, addresses })
+    }
+}
+
+/// The certificate of the moment.
+#[derive(Debug)]
+pub(crate) struct ServingCertificate {
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+/// Replaces the certificate for as long as the process lives.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    authority: Arc<Authority>,
+    names: ServingNames,
+    ttl: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// Share of a certificate's life after which it is replaced, as sidecars do.
+const RENEW_AT: f64 = 0.6;
+/// Pause after a renewal that failed: doubled each time, from the first to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(150));
+
+impl Rotation {
+    pub(crate) fn new(
+        authority: Arc<Authority>,
+        names: ServingNames,
+        ttl: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { authority, names, ttl, metrics }
+    }
+
+    /// Issues the first certificate, and replaces it until the stop signal.
+    pub(crate) fn start(self, clock: Clock, tasks: &Tasks) -> Result<Arc<ServingCertificate>, ServingError> {
+        let first = Arc::new(self.certify()?);
+        let serving = Arc::new(ServingCertificate { current: RwLock::new(first) });
+        let (replaced, stop) = (Arc::clone(&serving), tasks.clone());
+        tasks.spawn("rotate", async move {
+            tokio::select! {
+                () = self.rotate(&replaced, clock) => {}
+                () = stop.stopped() => {}
+            }
+        });
+        Ok(serving)
+    }
+
+    async fn rotate(&self, serving: &ServingCertificate, clock: Clock) {
+        let mut pause = renew_after(self.ttl, seed::share());
+        let mut retry = RETRY.0;
+        loop {
+            clock.sleep(pause).await;
+            match self.certify() {
+                Ok(fresh) => {
+                    *serving.current.write() = Arc::new(fresh);
+                    (pause, retry) = (renew_after(self.ttl, seed::share()), RETRY.0);
+                }
+                Err(error) => {
+                    self.metrics.own_certificate_not_renewed(&error, retry);
+                    (pause, retry) = (retry, (retry * 2).min(RETRY.1));
+                }
+            }
+        }
+    }
+
+    fn certify(&self) -> Result<CertifiedKey, ServingError> {
+        let lifetime = Lifetime::starting(time_of_day(), self.ttl, self.authority.root_not_after());
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let ServingNames { identity, addresses } = &self.names;
+        let leaf = self.authority.issue_named(identity, HOSTS, addresses, &key, lifetime)?;
+        let der = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let certified = CertifiedKey::from_der(vec![leaf.certificate], der, &crypto())?;
+        self.metrics.own_certificate_renewed(lifetime.not_after, self.authority.root_not_after());
+        Ok(certified)
+    }
+}
+
+/// How long after its issue a certificate of this life is replaced; `jitter` is a share from 0 to 1.
+fn renew_after(life: Duration, jitter: f64) -> Duration {
+    life.mul_f64(RENEW_AT * (0.9 + 0.2 * jitter))
+}
+
+impl ResolvesServerCert for ServingCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read()))
+    }
+}
+
+/// The one cryptographic provider: post-quantum hybrid key exchange first.
+pub(crate) fn crypto() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = vec![
+        aws_lc_rs::kx_group::X25519MLKEM768,
+        aws_lc_rs::kx_group::X25519,
+        aws_lc_rs::kx_group::SECP256R1,
+        aws_lc_rs::kx_group::SECP384R1,
+    ];
+    provider
+}
+
+/// TLS 1.3 for HTTP/2, client certificates verified when presented.
+pub(crate) fn server_tls(
+    verifier: PeerVerifier,
+    certificate: Arc<ServingCertificate>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut tls = ServerConfig::builder_with_provider(Arc::new(crypto()))
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(certificate);
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.send_tls13_tickets = 0;
+    Ok(Arc::new(tls))
+}
+
+/// The control plane's own certificate cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServingError {
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    #[error("cannot make a key")]
+    Key(#[from] rcgen::Error),
+    #[error("cannot serve with the new certificate")]
+    Tls(#[from] rustls::Error),
+}

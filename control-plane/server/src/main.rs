@@ -1,0 +1,33 @@
+//! The `penstock-control-plane` program.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use penstock_control_plane::{App, Flags, log_to_stderr, termination};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run(&flags).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: &Flags) -> anyhow::Result<()> {
+    log_to_stderr(flags)?;
+    let app = App::start(flags).await?;
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{}", serde_json::to_string(app.listening())?)?;
+    stdout.flush()?;
+    app.run(async {
+        if let Err(error) = termination().await {
+            tracing::error!(%error, "cannot hear signals");
+        }
+    })
+    .await
+}

@@ -1,0 +1,182 @@
+//! One stream: requests, snapshots and the end of its life go into the pure session; what it decides goes out.
+//!
+//! Responses wait in a short queue. While it is full this task waits, and with it its sidecar's requests: a sidecar that does
+//! not read can make nothing pile up here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_delivery::proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+};
+use penstock_delivery::server::{ServerAction, Session};
+use penstock_delivery::wire::ResourceType;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::fanout::{Fanout, Progress, SidecarKey, TypeReport};
+use crate::clock::{Clock, time_of_day};
+use crate::listen::{Open, Peer};
+use crate::seed;
+use crate::tasks::Tasks;
+use crate::telemetry::{Metrics, StreamEnd};
+
+/// Long enough to cost nothing, short enough that sidecars spread over new replicas within the hour.
+const LIFE_MIN: Duration = Duration::from_secs(30 * 60);
+/// Added at random, so that sidecars that came together do not go together.
+const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
+/// Longest name that Kubernetes allows, for pod and namespace together with the dot.
+const NODE_CHARS_MAX: usize = 317;
+
+/// Why a stream ends, and what the sidecar is told.
+type End = (StreamEnd, Option<Status>);
+
+/// Drives one stream.
+pub(super) struct Driver {
+    stream: u64,
+    peer: Peer,
+    session: Session,
+    responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    fanout: Arc<Fanout>,
+    metrics: Arc<Metrics>,
+    progress: Progress,
+    key: Option<SidecarKey>,
+    _open: Open,
+}
+
+impl Driver {
+    pub(super) fn new(
+        stream: u64,
+        peer: Peer,
+        responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+        fanout: Arc<Fanout>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            stream,
+            peer,
+            session: Session::new(stream),
+            responses,
+            fanout,
+            _open: Open::new(&metrics.streams),
+            metrics,
+            progress: Progress::default(),
+            key: None,
+        }
+    }
+
+    /// Runs until the stream ends.
+    pub(super) async fn run(
+        mut self,
+        requests: Streaming<DeltaDiscoveryRequest>,
+        clock: Clock,
+        tasks: &Tasks,
+    ) {
+        let life = LIFE_MIN + LIFE_JITTER.mul_f64(seed::share());
+        let (end, told) = tokio::select! {
+            end = self.exchange(requests) => end,
+            () = clock.sleep(life) => (StreamEnd::Lifetime, None),
+            () = tasks.stopped() => {
+                (StreamEnd::Shutdown, Some(Status::unavailable("the control plane is stopping; connect again")))
+            }
+        };
+        let why = told.as_ref().map_or("", Status::message).to_owned();
+        if let Some(told) = told.filter(|_| end != StreamEnd::Sidecar) {
+            // A queue that is full has no room for a parting word; the stream ends without.
+            let _unread = self.responses.try_send(Err(told));
+        }
+        self.metrics.stream_ended(end, self.node(), &why);
+    }
+
+    async fn exchange(&mut self, mut requests: Streaming<DeltaDiscoveryRequest>) -> End {
+        let mut published = self.fanout.subscribe();
+        published.mark_changed();
+        loop {
+            let actions = tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.session.request(request),
+                    Ok(None) => return (StreamEnd::Sidecar, None),
+                    Err(status) => return (StreamEnd::Sidecar, Some(status)),
+                },
+                // The fanout outlives every stream, so there is always a next change to wait for.
+                Ok(()) = published.changed() => {
+                    let newest = published.borrow_and_update().clone();
+                    newest.map_or_else(Vec::new, |newest| self.session.publish(&newest))
+                }
+            };
+            for action in actions {
+                if let Err(end) = self.perform(action).await {
+                    return end;
+                }
+            }
+            self.tell_progress();
+        }
+    }
+
+    async fn perform(&mut self, action: ServerAction) -> Result<(), End> {
+        match action {
+            ServerAction::Send(response) => {
+                let resource_type = ResourceType::from_type_url(&response.type_url);
+                self.metrics.response_sent(resource_type.map_or("unknown", ResourceType::label));
+                if let Some(resource_type) = resource_type {
+                    let report = self.progress.types.entry(resource_type.label()).or_default();
+                    report.version = Some(response.system_version_info.clone());
+                    report.nonce = Some(response.nonce.clone());
+                }
+                self.responses.send(Ok(response)).await.map_err(|_| (StreamEnd::Sidecar, None))
+            }
+            ServerAction::Acked { resource_type, nonce } => {
+                self.metrics.acked(resource_type.label(), self.node());
+                let report = self.progress.types.entry(resource_type.label()).or_default();
+                if report.nonce.as_ref() == Some(&nonce) {
+                    report.acked.clone_from(&report.version);
+                }
+                Ok(())
+            }
+            ServerAction::Nacked { resource_type, message, .. } => {
+                self.metrics.nacked(resource_type.label(), self.node(), &message);
+                Ok(())
+            }
+            ServerAction::End(why) => Err((StreamEnd::Protocol, Some(Status::resource_exhausted(why)))),
+        }
+    }
+
+    /// Lets operators see how far the sidecar is, once it has said who it is.
+    fn tell_progress(&mut self) {
+        if self.key.is_none()
+            && let Some(node) = self.session.node()
+        {
+            let node = printable(&node.id);
+            tracing::info!(node, peer = %self.peer, "sidecar connected");
+            self.key = Some(SidecarKey { node, identity: self.peer.identity.clone() });
+        }
+        let Some(key) = &self.key else { return };
+        let status = self.session.status();
+        self.progress.synced = status.synced;
+        for of_type in status.types {
+            let report: &mut TypeReport =
+                self.progress.types.entry(of_type.resource_type.label()).or_default();
+            (report.held, report.pending) = (of_type.held, of_type.pending);
+            let why: Vec<&str> = of_type.refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+            report.error = Some(why.join("; ")).filter(|_| !why.is_empty());
+        }
+        self.fanout.progressed(key, self.stream, &self.peer, self.progress.clone(), time_of_day());
+    }
+
+    fn node(&self) -> &str {
+        self.key.as_ref().map_or("", |key| &key.node)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            self.fanout.gone(key, self.stream, time_of_day());
+        }
+    }
+}
+
+/// A sidecar's own claim of its name, fit for a log line.
+fn printable(claim: &str) -> String {
+    claim.chars().map(|c| if c.is_control() { '?' } else { c }).take(NODE_CHARS_MAX).collect()
+}

@@ -1,0 +1,306 @@
+//! What the control plane tells operators: an event is one call, which carries both its log line and its metric.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use penstock_model::Changes;
+use penstock_model::spiffe::SpiffeId;
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use time::OffsetDateTime;
+use tracing_subscriber::EnvFilter;
+
+use crate::flags::{Flags, LogFormat};
+use crate::identity::Refusal;
+use crate::listen::Peer;
+use crate::planner::Plan;
+
+/// Lets events go to stderr, in the form and with the filter that the flags name.
+///
+/// # Errors
+/// When the filter cannot be understood, or the process logs somewhere already.
+pub fn log_to_stderr(flags: &Flags) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&flags.log_level)
+        .with_context(|| format!("--log-level `{}` is not a filter such as `info`", flags.log_level))?;
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    match flags.log_format {
+        LogFormat::Text => log.with_ansi(false).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!(error))
+}
+
+/// All metrics of the process, and the events that move them. Label values are enums; none is a text from outside.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    config_valid: IntGauge,
+    config_reloads: IntCounterVec,
+    pub(crate) connections: IntGauge,
+    connections_refused: IntCounterVec,
+    pub(crate) streams: IntGauge,
+    streams_ended: IntCounterVec,
+    responses: IntCounterVec,
+    answers: IntCounterVec,
+    certificates_issued: IntCounter,
+    identity_refusals: IntCounterVec,
+    own_certificate_end: IntGauge,
+    root_end: IntGauge,
+    own_certificate_renewals: IntCounterVec,
+}
+
+/// How a reading of the documents ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reload {
+    Applied,
+    Unchanged,
+    Refused,
+    Unreadable,
+}
+
+/// Why a connection was closed before it could carry a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionRefused {
+    Limit,
+    Handshake,
+    HandshakeTimeout,
+}
+
+/// Why a push stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// The sidecar ended it or its connection broke.
+    Sidecar,
+    /// It was open for its whole life; the sidecar opens another.
+    Lifetime,
+    /// The control plane is shutting down.
+    Shutdown,
+    /// The sidecar broke the protocol.
+    Protocol,
+}
+
+/// Which call an identity was refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Sign,
+    Push,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Arc<Self>, prometheus::Error> {
+        let registry = Registry::new();
+        let build =
+            gauges(&registry, "penstock_build_info", "Always 1; the version is its label.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Arc::new(Self {
+            config_valid: gauge(
+                &registry,
+                "penstock_config_valid",
+                "1 when the documents as they stand are in force, 0 when an older version stays in force.",
+            )?,
+            config_reloads: counters(
+                &registry,
+                "penstock_config_reload_total",
+                "Readings of the documents by result.",
+                &["result"],
+            )?,
+            connections: gauge(&registry, "penstock_grpc_connections", "Open gRPC connections.")?,
+            connections_refused: counters(
+                &registry,
+                "penstock_grpc_connections_refused_total",
+                "Connections closed before they could carry a call.",
+                &["reason"],
+            )?,
+            streams: gauge(&registry, "penstock_xds_connected", "Open push streams.")?,
+            streams_ended: counters(
+                &registry,
+                "penstock_xds_connection_terminations_total",
+                "Push streams that ended.",
+                &["reason"],
+            )?,
+            responses: counters(
+                &registry,
+                "penstock_xds_messages_total",
+                "Responses sent to sidecars by the type of their resources.",
+                &["type"],
+            )?,
+            answers: counters(
+                &registry,
+                "penstock_xds_updates_total",
+                "Answers of sidecars to responses.",
+                &["type", "result"],
+            )?,
+            certificates_issued: counter(
+                &registry,
+                "identity_cert_issued_total",
+                "Certificates issued to sidecars.",
+            )?,
+            identity_refusals: counters(
+                &registry,
+                "penstock_identity_refusals_total",
+                "Refused handshakes, certificate requests and push streams.",
+                &["stage", "reason"],
+            )?,
+            own_certificate_end: gauge(
+                &registry,
+                "identity_cert_expiration_timestamp_seconds",
+                "End of the control plane's own certificate.",
+            )?,
+            root_end: gauge(
+                &registry,
+                "identity_root_expiration_timestamp_seconds",
+                "End of the trust domain's root certificate.",
+            )?,
+            own_certificate_renewals: counters(
+                &registry,
+                "identity_cert_refresh_total",
+                "Renewals of the control plane's own certificate.",
+                &["result"],
+            )?,
+            registry,
+        }))
+    }
+
+    /// All metrics in Prometheus's text form.
+    pub(crate) fn exposition(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    pub(crate) fn reloaded(&self, reload: Reload) {
+        let (label, valid) = match reload {
+            Reload::Applied => ("applied", 1),
+            Reload::Unchanged => ("unchanged", 1),
+            Reload::Refused => ("refused", 0),
+            Reload::Unreadable => ("unreadable", 0),
+        };
+        self.config_reloads.with_label_values(&[label]).inc();
+        self.config_valid.set(valid);
+    }
+
+    /// Every problem is logged once, in the form that `penstock validate` prints.
+    pub(crate) fn config_refused(&self, plan: &Plan) {
+        for problem in &plan.problems {
+            tracing::error!("{problem}");
+        }
+        let version = plan.snapshot.as_ref().map(|snapshot| tracing::field::display(snapshot.version()));
+        tracing::error!(
+            problems = plan.problems.len(),
+            version,
+            "documents refused; what is in force stays so"
+        );
+    }
+
+    pub(crate) fn config_applied(&self, plan: &Plan, changes: &Changes) {
+        for warning in &plan.warnings {
+            tracing::warn!("{warning}");
+        }
+        let version = plan.snapshot.as_ref().map(|snapshot| tracing::field::display(snapshot.version()));
+        tracing::info!(version, ?changes, "documents in force");
+    }
+
+    pub(crate) fn connection_refused(&self, refused: ConnectionRefused, peer: &str, why: &str) {
+        let label = match refused {
+            ConnectionRefused::Limit => "limit",
+            ConnectionRefused::Handshake => "handshake",
+            ConnectionRefused::HandshakeTimeout => "handshake_timeout",
+        };
+        self.connections_refused.with_label_values(&[label]).inc();
+        tracing::warn!(peer, reason = label, why, "connection refused");
+    }
+
+    /// The handshake itself is logged by [`connection_refused`](Self::connection_refused), with the client's address.
+    pub(crate) fn handshake_refused(&self, refusal: &Refusal) {
+        self.identity_refusals.with_label_values(&["handshake", refusal.label()]).inc();
+    }
+
+    pub(crate) fn call_refused(&self, call: Call, refusal: &Refusal, peer: &Peer) {
+        let stage = match call {
+            Call::Sign => "sign",
+            Call::Push => "push",
+        };
+        self.identity_refusals.with_label_values(&[stage, refusal.label()]).inc();
+        tracing::warn!(%peer, stage, reason = refusal.label(), why = %refusal, "identity refused");
+    }
+
+    pub(crate) fn issued(&self, identity: &SpiffeId, not_after: OffsetDateTime, peer: &Peer) {
+        self.certificates_issued.inc();
+        tracing::info!(%identity, %not_after, %peer, "certificate issued");
+    }
+
+    pub(crate) fn own_certificate_renewed(&self, not_after: OffsetDateTime, root_not_after: OffsetDateTime) {
+        self.own_certificate_renewals.with_label_values(&["success"]).inc();
+        self.own_certificate_end.set(not_after.unix_timestamp());
+        self.root_end.set(root_not_after.unix_timestamp());
+        tracing::info!(%not_after, "own certificate issued");
+    }
+
+    pub(crate) fn own_certificate_not_renewed(
+        &self,
+        why: &(dyn std::error::Error + 'static),
+        again_in: Duration,
+    ) {
+        self.own_certificate_renewals.with_label_values(&["failure"]).inc();
+        tracing::error!(why, ?again_in, "own certificate not renewed");
+    }
+
+    pub(crate) fn response_sent(&self, kind: &'static str) {
+        self.responses.with_label_values(&[kind]).inc();
+    }
+
+    pub(crate) fn stream_ended(&self, end: StreamEnd, node: &str, why: &str) {
+        let label = match end {
+            StreamEnd::Sidecar => "sidecar",
+            StreamEnd::Lifetime => "lifetime",
+            StreamEnd::Shutdown => "shutdown",
+            StreamEnd::Protocol => "protocol",
+        };
+        self.streams_ended.with_label_values(&[label]).inc();
+        tracing::info!(node, reason = label, why, "push stream ended");
+    }
+
+    pub(crate) fn acked(&self, kind: &'static str, node: &str) {
+        self.answers.with_label_values(&[kind, "ack"]).inc();
+        tracing::debug!(node, kind, "sidecar accepted");
+    }
+
+    pub(crate) fn nacked(&self, kind: &'static str, node: &str, why: &str) {
+        self.answers.with_label_values(&[kind, "nack"]).inc();
+        tracing::warn!(node, kind, why, "sidecar refused");
+    }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let made = IntGauge::new(name, help)?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
+}
+
+fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let made = IntCounter::new(name, help)?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let made = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
+}

@@ -1,0 +1,174 @@
+//! AI API bytes in, facts out: no I/O, no clock, no JSON tree.
+//!
+//! A request is named by [`detect`] (its path), read by [`scan`] (its body, byte by byte as it passes), and its answer is
+//! followed by [`meter`]: [`sse`] cuts the stream into events, [`answer`] says what each event carries, [`usage`] reads the
+//! token counts. [`reply`] writes the errors that we make ourselves in the words that the caller's client parses.
+//!
+//! Everything here gives the same result however the bytes are cut into chunks, and holds a bounded amount of them.
+//!
+//! A dialect is one file: two tables of JSON paths (what to read in a request, what to read in an event) and a judge; an arm
+//! of [`Dialect`], a line in the table of [`detect`], and cases in the corpus.
+
+pub mod answer;
+pub mod defect;
+pub mod detect;
+pub mod meter;
+pub mod reply;
+pub mod scan;
+pub mod sse;
+pub mod usage;
+
+mod json;
+mod media;
+mod openai;
+
+/// The API that a request speaks, told from its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dialect {
+    /// `POST …/v1/chat/completions`.
+    OpenAiChat,
+    /// `POST …/v1/completions`.
+    OpenAiCompletions,
+    /// `POST …/v1/embeddings`: never streamed, no output tokens.
+    OpenAiEmbeddings,
+    /// Anything else: routed by path and header, its body is not read.
+    Http,
+}
+
+impl Dialect {
+    /// Every dialect, in the order of the enum.
+    pub const ALL: [Dialect; 4] =
+        [Dialect::OpenAiChat, Dialect::OpenAiCompletions, Dialect::OpenAiEmbeddings, Dialect::Http];
+
+    /// Whether a model answers: such a request has a model name, tokens and a first token.
+    #[must_use]
+    pub fn is_ai(self) -> bool {
+        self != Dialect::Http
+    }
+
+    /// The name used as a metric label and in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dialect::OpenAiChat => "openai_chat",
+            Dialect::OpenAiCompletions => "openai_completions",
+            Dialect::OpenAiEmbeddings => "openai_embeddings",
+            Dialect::Http => "http",
+        }
+    }
+
+    /// The value of `gen_ai.operation.name` in OpenTelemetry's GenAI conventions; `None` for plain HTTP.
+    #[must_use]
+    pub fn operation(self) -> Option<&'static str> {
+        match self {
+            Dialect::OpenAiChat => Some("chat"),
+            Dialect::OpenAiCompletions => Some("text_completion"),
+            Dialect::OpenAiEmbeddings => Some("embeddings"),
+            Dialect::Http => None,
+        }
+    }
+}
+
+/// Bytes of prompt text to one token, for the estimate made before a model has counted.
+///
+/// Four is OpenAI's published rule of thumb for English text, and what llm-d's router assumes for prompts that it has not
+/// tokenised. Code and languages outside Latin script take fewer bytes a token, so there the estimate is low.
+pub const PROMPT_BYTES_PER_TOKEN: u64 = 4;
+
+/// Depth beyond which nested objects and arrays are refused: Python's default recursion limit, the order at which the parsers
+/// behind most engines give up too.
+pub const JSON_DEPTH_MAX: usize = 1_000;
+
+/// Longest model name, in bytes after escapes are undone. A repository name on a model hub is at most 96 characters; adapters
+/// and local paths are longer.
+pub const MODEL_BYTES_MAX: usize = 256;
+
+/// What the body of a request says, as far as routing and admission need it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The model asked for. `None` when absent or `null`, which some engines allow.
+    pub model: Option<String>,
+    /// Whether the caller asked for a stream of events.
+    pub streaming: bool,
+    /// Largest number of output tokens the caller allows. `None` when absent, `null` or negative (llama.cpp: no limit).
+    pub output_tokens_max: Option<u64>,
+    /// Bytes of prompt text as written between the quotes of the JSON strings, escapes not undone.
+    pub prompt_bytes: u64,
+    /// Tokens that the caller gave as numbers instead of text.
+    pub prompt_token_ids: u64,
+    /// Times that a key which we read was written again with the same value, or a prompt was written again. Parsers differ in
+    /// which one they take. A scalar repeated with another value is an error instead.
+    pub repeated_keys: u32,
+}
+
+impl Facts {
+    /// Prompt tokens: those given as numbers, plus text at [`PROMPT_BYTES_PER_TOKEN`], rounded up.
+    #[must_use]
+    pub fn prompt_tokens_estimate(&self) -> u64 {
+        self.prompt_token_ids + self.prompt_bytes.div_ceil(PROMPT_BYTES_PER_TOKEN)
+    }
+}
+
+/// Token counts as the engine reports them; `None` where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
+    pub input: Option<u64>,
+    /// Tokens generated, reasoning included.
+    pub output: Option<u64>,
+    /// Part of `input` that came from the engine's prefix cache.
+    pub cached: Option<u64>,
+    /// Part of `output` that was reasoning.
+    pub reasoning: Option<u64>,
+}
+
+impl Usage {
+    /// Takes over each count that `later` reports: engines which count in every event send running totals.
+    pub fn absorb(&mut self, later: Usage) {
+        self.input = later.input.or(self.input);
+        self.output = later.output.or(self.output);
+        self.cached = later.cached.or(self.cached);
+        self.reasoning = later.reasoning.or(self.reasoning);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dialect_has_its_own_label() {
+        let mut labels = Dialect::ALL.map(Dialect::as_str).to_vec();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Dialect::ALL.len());
+    }
+
+    #[test]
+    fn only_ai_dialects_name_an_operation() {
+        for dialect in Dialect::ALL {
+            assert_eq!(dialect.operation().is_some(), dialect.is_ai(), "{dialect:?}");
+        }
+    }
+
+    #[test]
+    fn prompt_estimate_rounds_up_and_adds_given_ids() {
+        for (prompt_bytes, prompt_token_ids, expected) in
+            [(0, 0, 0), (1, 0, 1), (4, 0, 1), (5, 0, 2), (8, 3, 5)]
+        {
+            let facts = Facts { prompt_bytes, prompt_token_ids, ..Facts::default() };
+            assert_eq!(
+                facts.prompt_tokens_estimate(),
+                expected,
+                "{prompt_bytes} bytes, {prompt_token_ids} ids"
+            );
+        }
+    }
+
+    #[test]
+    fn later_usage_replaces_only_what_it_reports() {
+        let mut usage = Usage { input: Some(7), output: Some(1), cached: Some(4), reasoning: None };
+        usage.absorb(Usage { input: None, output: Some(2), cached: None, reasoning: Some(1) });
+        assert_eq!(usage, Usage { input: Some(7), output: Some(2), cached: Some(4), reasoning: Some(1) });
+    }
+}

@@ -1,0 +1,345 @@
+//! A request body → [`Facts`], while it passes.
+//!
+//! The sidecar holds a body back only until [`Scanner::push`] answers [`Progress::ModelKnown`], then routes and lets the bytes
+//! through; it keeps pushing what follows. [`Progress::Conflict`] and [`Progress::Malformed`] end the request also then: parsers
+//! differ in which of two values they take and in how much beyond JSON they accept (Python reads `NaN`), so past a defect
+//! nobody can say what the model server will read.
+//!
+//! A body with a `content-encoding` must not be pushed: it is routed by path and header.
+
+use crate::defect::{Defect, ScanError};
+use crate::json::{Leaf, Sink, Value, Walker};
+use crate::{Dialect, Facts, openai};
+
+/// What a dialect's table of request paths may ask for. Keys are named where an error must name them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    Model,
+    Stream,
+    /// The output cap under its first name.
+    OutputCap(&'static str),
+    /// The output cap under its older name: counts where the first is absent.
+    OutputCapFallback(&'static str),
+    /// Prompt text in string values.
+    Messages,
+    /// Tool descriptions: templates print them as JSON, so their keys are prompt text as well.
+    Tools,
+    /// Prompt text, or token ids as numbers.
+    Prompt,
+}
+
+/// How far a scan has come. Later answers replace earlier ones; `Conflict` and `Malformed` stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// No model yet: it may still come.
+    Scanning,
+    /// The model is known: the request can be routed.
+    ModelKnown,
+    /// No model will come: the object is complete without one, or the dialect has no body that we read.
+    ModelAbsent,
+    /// A key that we act on was given twice with different values. See [`Scanner::error`].
+    Conflict,
+    /// The body cannot be read any further. See [`Scanner::error`].
+    Malformed,
+}
+
+/// Reads one request body. Holds about a kilobyte, however long the body.
+pub struct Scanner {
+    /// `None` for a dialect without a body to read.
+    walker: Option<Walker<Wanted>>,
+    reading: Reading,
+    error: Option<ScanError>,
+}
+
+impl Scanner {
+    /// Begins a body of this dialect.
+    #[must_use]
+    pub fn new(dialect: Dialect) -> Scanner {
+        let shape = match dialect {
+            Dialect::OpenAiChat => Some(&openai::CHAT),
+            Dialect::OpenAiCompletions => Some(&openai::COMPLETIONS),
+            Dialect::OpenAiEmbeddings => Some(&openai::EMBEDDINGS),
+            Dialect::Http => None,
+        };
+        Scanner { walker: shape.map(Walker::new), reading: Reading::default(), error: None }
+    }
+
+    /// Reads the next bytes of the body; any cut between pushes gives the same facts.
+    pub fn push(&mut self, bytes: &[u8]) -> Progress {
+        if self.error.is_none()
+            && let Some(walker) = &mut self.walker
+        {
+            self.error = walker.push(bytes, &mut self.reading).err();
+        }
+        self.progress()
+    }
+
+    /// What the body says so far.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.reading.facts
+    }
+
+    /// Why the scan stopped, after [`Progress::Conflict`] or [`Progress::Malformed`].
+    #[must_use]
+    pub fn error(&self) -> Option<&ScanError> {
+        self.error.as_ref()
+    }
+
+    /// The body has ended.
+    ///
+    /// # Errors
+    ///
+    /// What was wrong with it, [`Defect::Empty`] and [`Defect::Truncated`] included.
+    pub fn finish(self) -> Result<Facts, ScanError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if let Some(walker) = &self.walker {
+            walker.finish()?;
+        }
+        Ok(self.reading.facts)
+    }
+
+    fn progress(&self) -> Progress {
+        match &self.error {
+            Some(ScanError { defect: Defect::Conflict { .. }, .. }) => Progress::Conflict,
+            Some(_) => Progress::Malformed,
+            None if self.reading.facts.model.is_some() => Progress::ModelKnown,
+            None if self.walker.as_ref().is_none_or(Walker::is_complete) => Progress::ModelAbsent,
+            None => Progress::Scanning,
+        }
+    }
+}
+
+/// The facts with what is needed to tell a repeated key.
+///
+/// Of each key: `None` when not seen, `Some(None)` when `null`.
+#[derive(Default)]
+struct Reading {
+    facts: Facts,
+    model: Option<Option<String>>,
+    stream: Option<Option<bool>>,
+    output_cap: Option<Option<u64>>,
+    output_cap_fallback: Option<Option<u64>>,
+    messages: Option<()>,
+    tools: Option<()>,
+    prompt: Option<()>,
+}
+
+impl Sink<Wanted> for Reading {
+    fn value(&mut self, mark: Wanted, value: Value<'_>) -> Result<(), Defect> {
+        let repeated = &mut self.facts.repeated_keys;
+        match mark {
+            Wanted::Model => {
+                note(&mut self.model, model(value)?, "model", repeated)?;
+                self.facts.model = self.model.clone().flatten();
+            }
+            Wanted::Stream => {
+                note(&mut self.stream, flag(value, "stream")?, "stream", repeated)?;
+                self.facts.streaming = self.stream.flatten().unwrap_or_default();
+            }
+            Wanted::OutputCap(key) => note(&mut self.output_cap, cap(value, key)?, key, repeated)?,
+            Wanted::OutputCapFallback(key) => {
+                note(&mut self.output_cap_fallback, cap(value, key)?, key, repeated)?;
+            }
+            Wanted::Messages => note(&mut self.messages, (), "messages", repeated)?,
+            Wanted::Tools => note(&mut self.tools, (), "tools", repeated)?,
+            Wanted::Prompt => note(&mut self.prompt, (), "prompt", repeated)?,
+        }
+        self.facts.output_tokens_max = self.output_cap.flatten().or(self.output_cap_fallback.flatten());
+        Ok(())
+    }
+
+    fn leaf(&mut self, mark: Wanted, leaf: Leaf) {
+        match (mark, leaf) {
+            (_, Leaf::Text(bytes)) | (Wanted::Tools, Leaf::Key(bytes)) => {
+                self.facts.prompt_bytes += bytes as u64;
+            }
+            (Wanted::Prompt, Leaf::Number) => self.facts.prompt_token_ids += 1,
+            (_, Leaf::Key(_) | Leaf::Number) => {}
+        }
+    }
+}
+
+/// Keeps the first value of a key, counts the same value, refuses another.
+fn note<T: PartialEq>(
+    seen: &mut Option<T>,
+    value: T,
+    key: &'static str,
+    repeated: &mut u32,
+) -> Result<(), Defect> {
+    match seen {
+        None => *seen = Some(value),
+        Some(first) if *first == value => *repeated = repeated.saturating_add(1),
+        Some(_) => return Err(Defect::Conflict { key }),
+    }
+    Ok(())
+}
+
+fn model(value: Value<'_>) -> Result<Option<String>, Defect> {
+    let clip = match value {
+        Value::Null => return Ok(None),
+        Value::Text(clip) => clip,
+        _ => return Err(Defect::WrongType { key: "model", wanted: "a string" }),
+    };
+    if !clip.whole {
+        return Err(Defect::ModelTooLong);
+    }
+    let name = std::str::from_utf8(clip.bytes).map_err(|_| Defect::Utf8)?;
+    if name.chars().any(char::is_control) {
+        return Err(Defect::ModelUnprintable);
+    }
+    Ok(Some(name.to_owned()))
+}
+
+fn flag(value: Value<'_>, key: &'static str) -> Result<Option<bool>, Defect> {
+    match value {
+        Value::Null => Ok(None),
+        Value::Bool(flag) => Ok(Some(flag)),
+        _ => Err(Defect::WrongType { key, wanted: "true or false" }),
+    }
+}
+
+/// A cap; `None` when `null` or negative, which llama.cpp reads as no limit.
+fn cap(value: Value<'_>, key: &'static str) -> Result<Option<u64>, Defect> {
+    let wrong = Defect::WrongType { key, wanted: "a whole number of tokens" };
+    match value {
+        Value::Null => Ok(None),
+        Value::Number(clip) if clip.bytes.first() == Some(&b'-') => Ok(None),
+        Value::Number(_) => value.whole_number().map(Some).ok_or(wrong),
+        _ => Err(wrong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{JSON_DEPTH_MAX, MODEL_BYTES_MAX};
+
+    fn scan(body: &[u8], chunk_bytes: usize) -> Result<Facts, ScanError> {
+        let mut scanner = Scanner::new(Dialect::OpenAiChat);
+        for chunk in body.chunks(chunk_bytes) {
+            let _progress = scanner.push(chunk);
+        }
+        scanner.finish()
+    }
+
+    fn check(body: &str, expected: &Result<Facts, ScanError>) {
+        for chunk_bytes in [1, 7, 4_093, 16_384, usize::MAX] {
+            let result = scan(body.as_bytes(), chunk_bytes);
+            assert_eq!(&result, expected, "{body:.80}… in chunks of {chunk_bytes}");
+        }
+    }
+
+    fn defect(offset: usize, defect: Defect) -> Result<Facts, ScanError> {
+        Err(ScanError { offset: offset as u64, defect })
+    }
+
+    #[test]
+    fn a_model_after_megabytes_of_text_is_found() {
+        for piece in ["plain text ", "日本語", r#"a\n\u00e9\""#, "é🙂"] {
+            let content = piece.repeat(1_500_000 / piece.len());
+            let body = format!(r#"{{"messages":[{{"content":"{content}"}}],"model":"last"}}"#);
+            let facts = Facts {
+                model: Some("last".to_owned()),
+                prompt_bytes: content.len() as u64,
+                ..Facts::default()
+            };
+            assert_eq!(scan(body.as_bytes(), 16_384), Ok(facts.clone()), "{piece}");
+            assert_eq!(scan(body.as_bytes(), usize::MAX), Ok(facts), "{piece}");
+        }
+    }
+
+    /// Strings are checked in windows: a character, or a defect, may lie across the border of two.
+    #[test]
+    fn every_place_around_the_border_of_a_window_is_checked() {
+        for before in 8_180..8_196 {
+            let body = |tail: &str| format!(r#"{{"x":"{}{tail}"}}"#, "a".repeat(before));
+            check(&body("é日🙂"), &Ok(Facts::default()));
+            check(&body("\u{1}"), &defect(6 + before, Defect::Control(1)));
+            let mut cut = body("🙂").into_bytes();
+            cut.remove(6 + before + 3);
+            for chunk_bytes in [1, 4_093, usize::MAX] {
+                assert_eq!(scan(&cut, chunk_bytes), defect(6 + before, Defect::Utf8), "{before}");
+            }
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded_without_recursion() {
+        let nested = |depth: usize| {
+            let open = "[{\"k\":".repeat(depth / 2);
+            let close = "}]".repeat(depth / 2);
+            format!(r#"{{"messages":{open}"t"{close}}}"#)
+        };
+        let facts = Facts { prompt_bytes: 1, ..Facts::default() };
+        check(&nested(JSON_DEPTH_MAX - 2), &Ok(facts));
+        check(&nested(JSON_DEPTH_MAX), &defect(12 + 6 * (JSON_DEPTH_MAX / 2) - 5, Defect::TooDeep));
+        check(&"{\"a\":".repeat(100_000), &defect(5 * JSON_DEPTH_MAX, Defect::TooDeep));
+        check(&format!("{{\"a\":{}", "[".repeat(100_000)), &defect(4 + JSON_DEPTH_MAX, Defect::TooDeep));
+    }
+
+    #[test]
+    fn brackets_must_match_at_every_depth() {
+        for depth in [1, 7, 8, 9, 63, 64, 65, 128, 500, JSON_DEPTH_MAX - 1] {
+            let body = format!(r#"{{"a":{}}}"#, "[".repeat(depth));
+            let wanted = "a JSON value";
+            check(&body, &defect(5 + depth, Defect::Unexpected { found: b'}', wanted }));
+            let body = format!(r#"{{"a":{}1}}"#, "[".repeat(depth));
+            let wanted = "a comma or a closing bracket";
+            check(&body, &defect(6 + depth, Defect::Unexpected { found: b'}', wanted }));
+        }
+    }
+
+    #[test]
+    fn the_model_bound_counts_bytes_after_escapes_are_undone() {
+        let named = |name: &str| format!(r#"{{"model":"{name}"}}"#);
+        let longest = "\\u00e9".repeat(MODEL_BYTES_MAX / 2);
+        let facts = Facts { model: Some("é".repeat(MODEL_BYTES_MAX / 2)), ..Facts::default() };
+        check(&named(&longest), &Ok(facts));
+        check(&named(&format!("{longest}x")), &defect(9, Defect::ModelTooLong));
+        check(&named("a\\u0085b"), &defect(9, Defect::ModelUnprintable));
+    }
+
+    #[test]
+    fn a_key_longer_than_the_bound_is_nobodys_key() {
+        let key = format!("model{}", "x".repeat(MODEL_BYTES_MAX));
+        check(&format!(r#"{{"{key}":5}}"#), &Ok(Facts::default()));
+    }
+
+    #[test]
+    fn a_conflict_is_found_after_the_model_was_told() {
+        let mut scanner = Scanner::new(Dialect::OpenAiChat);
+        assert_eq!(scanner.push(br#"{"stream":true"#), Progress::Scanning);
+        assert!(scanner.facts().streaming);
+        assert_eq!(scanner.push(br#","model":"a"#), Progress::Scanning);
+        assert_eq!(scanner.push(br#"","messages":["hello"#), Progress::ModelKnown);
+        assert_eq!(scanner.facts().prompt_bytes, 5);
+        assert_eq!(scanner.push(br#" world"],"model":"b"#), Progress::ModelKnown);
+        assert_eq!(scanner.push(br#"""#), Progress::Conflict);
+        assert_eq!(scanner.push(br#"}"#), Progress::Conflict);
+        assert_eq!(scanner.facts().model.as_deref(), Some("a"));
+        let error = ScanError { offset: 62, defect: Defect::Conflict { key: "model" } };
+        assert_eq!(scanner.error(), Some(&error));
+        assert_eq!(scanner.finish(), Err(error));
+    }
+
+    #[test]
+    fn a_body_may_stop_anywhere_but_at_its_end() {
+        let body = r#"{"a":[1.5e3,"\ud83d\ude00é",{"b":null}]}"#;
+        for cut in 0..body.len() {
+            let expected = defect(cut, if cut == 0 { Defect::Empty } else { Defect::Truncated });
+            assert_eq!(scan(&body.as_bytes()[..cut], 5), expected, "cut at {cut}");
+        }
+        check(body, &Ok(Facts::default()));
+        check("\u{feff}", &defect(3, Defect::Empty));
+        check("\u{feff}\u{feff}{}", &defect(3, Defect::Unexpected { found: 0xEF, wanted: "a JSON value" }));
+    }
+
+    #[test]
+    fn a_scanner_takes_less_than_a_kilobyte() {
+        assert!(size_of::<Scanner>() <= 1_024, "{}", size_of::<Scanner>());
+    }
+}

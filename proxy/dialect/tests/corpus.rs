@@ -1,0 +1,188 @@
+//! Every file of `corpus/`, at several chunkings, against the result written in the file.
+//!
+//! A file is a head (`key: value` lines), a line of dashes, the input, a line of dashes, the result. In the input `«0D»` stands
+//! for the byte 0x0D; the head `lines: crlf` or `lines: cr` changes its line ends. `UPDATE_GOLDEN=1` rewrites the results.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken corpus ends the test")]
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use penstock_dialect::answer::{Piece, judge};
+use penstock_dialect::meter::{Head, Meter, Reading};
+use penstock_dialect::scan::{Progress, Scanner};
+use penstock_dialect::sse::{EVENT_BYTES_MAX, Event, Splitter};
+use penstock_dialect::{Dialect, Usage};
+
+const DASHES: &str = "\n----\n";
+const CHUNKINGS: [usize; 6] = [usize::MAX, 64, 7, 3, 2, 1];
+
+struct Case {
+    path: PathBuf,
+    head: String,
+    source: String,
+    expected: String,
+}
+
+impl Case {
+    fn read(path: PathBuf) -> Case {
+        let text = fs::read_to_string(&path).expect("the corpus is readable UTF-8");
+        let (head, rest) = text.split_once(DASHES).expect("dashes end the head");
+        let (source, expected) = rest.split_once(DASHES).expect("dashes end the input");
+        Case { head: head.to_owned(), source: format!("{source}\n"), expected: expected.to_owned(), path }
+    }
+
+    fn head(&self, key: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+    }
+
+    fn dialect(&self) -> Dialect {
+        let label = self.head("dialect").expect("the head names a dialect");
+        *Dialect::ALL.iter().find(|dialect| dialect.as_str() == label).expect("the dialect is known")
+    }
+
+    fn input(&self) -> Vec<u8> {
+        let source = match self.head("lines") {
+            None => self.source.clone(),
+            Some("crlf") => self.source.replace('\n', "\r\n"),
+            Some("cr") => self.source.replace('\n', "\r"),
+            Some(other) => panic!("lines: {other}: must be crlf or cr"),
+        };
+        let mut parts = source.split('«');
+        let mut input = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            let (digits, rest) = part.split_once('»').expect("« is closed by »");
+            input.push(u8::from_str_radix(digits, 16).expect("two hexadecimal digits in «»"));
+            input.extend_from_slice(rest.as_bytes());
+        }
+        input
+    }
+}
+
+/// Checks each file of one folder: `result` is asked for the input in chunks.
+fn check(folder: &str, at_least: usize, result: impl Fn(&Case, &mut dyn Iterator<Item = &[u8]>) -> String) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(folder);
+    let files = fs::read_dir(folder).expect("the folder exists");
+    let mut paths: Vec<_> = files.map(|file| file.expect("the folder is readable").path()).collect();
+    paths.sort();
+    assert!(paths.len() >= at_least, "only {} cases", paths.len());
+    for path in paths {
+        let case = Case::read(path);
+        let input = case.input();
+        let results = CHUNKINGS.map(|bytes| {
+            let mut chunks = input.chunks(bytes.min(input.len().max(1)));
+            result(&case, &mut chunks)
+        });
+        for (chunking, other) in CHUNKINGS.iter().zip(&results) {
+            assert_eq!(*other, results[0], "{} in chunks of {chunking}", case.path.display());
+        }
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            let text = format!("{}{DASHES}{}----\n{}", case.head, case.source, results[0]);
+            fs::write(&case.path, text).expect("the corpus is writable");
+        } else {
+            assert_eq!(results[0], case.expected, "{}", case.path.display());
+        }
+    }
+}
+
+#[test]
+fn requests_read_as_written() {
+    check("requests", 15, |case, chunks| {
+        let mut scanner = Scanner::new(case.dialect());
+        for chunk in chunks {
+            let _progress = scanner.push(chunk);
+        }
+        let seen = timeline(case);
+        match scanner.finish() {
+            Err(error) => format!("{seen}error: {error}\n"),
+            Ok(facts) => format!(
+                "{seen}model: {:?}\nstreaming: {}\noutput_tokens_max: {:?}\nprompt_bytes: {}\nprompt_token_ids: {}\n\
+                 prompt_tokens_estimate: {}\nrepeated_keys: {}\n",
+                facts.model,
+                facts.streaming,
+                facts.output_tokens_max,
+                facts.prompt_bytes,
+                facts.prompt_token_ids,
+                facts.prompt_tokens_estimate(),
+                facts.repeated_keys,
+            ),
+        }
+    });
+}
+
+/// After how many bytes the scan says something new.
+fn timeline(case: &Case) -> String {
+    let mut scanner = Scanner::new(case.dialect());
+    let mut last = Progress::Scanning;
+    let mut line = format!("progress: {last:?}");
+    for (byte, bytes) in case.input().chunks(1).zip(1..) {
+        let progress = scanner.push(byte);
+        if progress != last {
+            write!(line, ", {progress:?} after {bytes}").expect("memory is writable");
+            last = progress;
+        }
+    }
+    line + "\n"
+}
+
+#[test]
+fn answers_read_as_written() {
+    check("streams", 12, |case, chunks| {
+        let head = Head { content_type: case.head("content-type"), content_encoding: None };
+        let mut meter = Meter::new(case.dialect(), head);
+        let mut splitter = Splitter::new(EVENT_BYTES_MAX);
+        let mut told = String::new();
+        for (now_ns, chunk) in (0..).zip(chunks) {
+            meter.chunk(chunk, now_ns, |_| {});
+            if meter.is_stream() {
+                splitter.push(chunk, |event| {
+                    told.push_str(&event_line(case.dialect(), event));
+                });
+            }
+        }
+        told + &summary(meter.reading())
+    });
+}
+
+fn event_line(dialect: Dialect, event: Event<'_>) -> String {
+    let (name, data) = match event {
+        Event::Comment => return "comment\n".to_owned(),
+        Event::Oversized { bytes } => return format!("oversized {bytes}\n"),
+        Event::Message { name, data } => (name, data),
+    };
+    let judged = judge(dialect, name, data);
+    let mut line = match judged.piece {
+        Piece::Content { deltas } => format!("content {deltas}"),
+        other => format!("{other:?}").to_lowercase(),
+    };
+    if let Some(usage) = judged.usage {
+        line.push_str(&counts(usage));
+    }
+    line + "\n"
+}
+
+fn counts(usage: Usage) -> String {
+    let mut counts = String::new();
+    let named = [
+        ("input", usage.input),
+        ("output", usage.output),
+        ("cached", usage.cached),
+        ("reasoning", usage.reasoning),
+    ];
+    for (name, count) in named {
+        if let Some(count) = count {
+            write!(counts, " {name}={count}").expect("memory is writable");
+        }
+    }
+    counts
+}
+
+fn summary(reading: &Reading) -> String {
+    format!(
+        "= content events {}, usage{}, ending {:?}\n",
+        reading.content_events,
+        reading.usage.map_or_else(|| " none".to_owned(), counts),
+        reading.ending,
+    )
+}

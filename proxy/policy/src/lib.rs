@@ -1,0 +1,28 @@
+//! Facts, history and the time in, decisions out.
+//!
+//! | question | module | asked when |
+//! |---|---|---|
+//! | where does this request belong? | [`route`], then [`split`] and [`rewrite`] | the headers are read, and again once the model is known |
+//! | which endpoint takes it? | [`pick`] | each attempt |
+//! | may it be tried once more? | [`retry`] | an attempt has failed |
+//! | how did it end? | [`judge`], then [`objective`] | the account is closed |
+//!
+//! Nothing here reads a clock, draws a random number, waits or does I/O: time and draws are arguments, so the same inputs give
+//! the same decision in a sidecar, in a simulator and in a test.
+
+pub mod judge;
+pub mod objective;
+pub mod pick;
+pub mod retry;
+pub mod rewrite;
+pub mod route;
+pub mod split;
+
+/// Maps a draw to one of `count` equally likely places; 0 where `count` is 0.
+///
+/// A multiplication keeps the order of draws and is off by less than `count` in 2^64, where a remainder would also lean on the
+/// generator's weakest bits.
+fn place(draw: u64, count: u64) -> u64 {
+    let wide = (u128::from(draw) * u128::from(count)) >> 64;
+    u64::try_from(wide).unwrap_or(0)
+}

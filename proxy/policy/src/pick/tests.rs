@@ -1,0 +1,152 @@
+use proptest::prelude::*;
+
+use super::*;
+
+use LoadBalancer::{P2c, RoundRobin};
+use Standing::{Ejected, Tried, Usable};
+
+const IN_FLIGHT_MAX: u32 = 10;
+
+fn draws(first: f64, second: f64, turn: u64) -> Draws {
+    let whole = 2f64.powi(64);
+    Draws { first: (first * whole) as u64, second: (second * whole) as u64, turn }
+}
+
+fn usable(in_flight: &[u32]) -> Vec<Candidate> {
+    in_flight.iter().map(|&in_flight| Candidate { standing: Usable, in_flight }).collect()
+}
+
+fn check(
+    balancer: LoadBalancer,
+    candidates: &[(Standing, u32)],
+    draws: Draws,
+    expected: Result<(usize, Reason), NoPick>,
+) {
+    let candidates: Vec<_> =
+        candidates.iter().map(|&(standing, in_flight)| Candidate { standing, in_flight }).collect();
+    let picked = pick(balancer, &candidates, IN_FLIGHT_MAX, draws).map(|pick| (pick.index, pick.reason));
+    assert_eq!(picked, expected, "{balancer:?} {candidates:?} {draws:?}");
+}
+
+#[test]
+fn the_reason_for_picking_nothing_names_what_would_help() {
+    for balancer in [P2c, RoundRobin] {
+        let none = |candidates: &[_], why| check(balancer, candidates, draws(0.5, 0.5, 7), Err(why));
+        none(&[], NoPick::NoEndpoints);
+        none(&[(Ejected, 0)], NoPick::NoEndpoints);
+        none(&[(Ejected, 0), (Tried, 0)], NoPick::AllTried);
+        none(&[(Tried, 0), (Usable, 10)], NoPick::AllFull);
+        none(&[(Usable, 11), (Usable, 10)], NoPick::AllFull);
+    }
+}
+
+#[test]
+fn the_only_one_that_can_be_chosen_is() {
+    for balancer in [P2c, RoundRobin] {
+        for turn in 0..3 {
+            let candidates = [(Usable, 10), (Ejected, 0), (Usable, 9), (Tried, 0)];
+            check(balancer, &candidates, draws(0.9, 0.9, turn), Ok((2, Reason::Only)));
+        }
+    }
+}
+
+#[test]
+fn up_to_four_the_least_loaded_of_all_is_chosen() {
+    let candidates = [(Usable, 3), (Usable, 2), (Usable, 1), (Ejected, 0), (Usable, 3)];
+    for first in [0.0, 0.5, 0.99] {
+        check(P2c, &candidates, draws(first, 0.0, 0), Ok((2, Reason::LeastLoad)));
+    }
+}
+
+#[test]
+fn a_tie_among_few_is_drawn() {
+    let candidates = [(Usable, 1), (Usable, 2), (Usable, 1), (Usable, 1)];
+    for (first, index) in [(0.0, 0), (0.32, 0), (0.34, 2), (0.65, 2), (0.67, 3), (0.99, 3)] {
+        check(P2c, &candidates, draws(first, 0.0, 0), Ok((index, Reason::LeastLoad)));
+    }
+}
+
+#[test]
+fn among_many_the_less_loaded_of_two_is_chosen() {
+    let candidates = [(Usable, 5), (Usable, 4), (Usable, 3), (Usable, 2), (Ejected, 0), (Usable, 1)];
+    // Five are open. The second draw is among the four others.
+    for (first, second, index) in [
+        (0.0, 0.0, 1),   // 5 against 4
+        (0.0, 0.99, 5),  // 5 against 1
+        (0.99, 0.0, 5),  // 1 against 5
+        (0.25, 0.3, 2),  // 4 against 3: the second draw skips the first's place
+        (0.25, 0.2, 1),  // 4 against 5
+        (0.79, 0.99, 5), // 2 against 1
+    ] {
+        check(P2c, &candidates, draws(first, second, 0), Ok((index, Reason::LeastLoad)));
+    }
+}
+
+#[test]
+fn turns_go_round_over_what_can_be_chosen() {
+    let candidates = [(Usable, 0), (Ejected, 0), (Usable, 9), (Usable, 10), (Usable, 0)];
+    for (turn, index) in [(0, 0), (1, 2), (2, 4), (3, 0), (u64::MAX, 0)] {
+        check(RoundRobin, &candidates, draws(0.7, 0.7, turn), Ok((index, Reason::Turn)));
+    }
+}
+
+#[test]
+fn equal_endpoints_get_equal_shares() {
+    for count in [2, 3, 4, 5, 9] {
+        let candidates = usable(&vec![1; count]);
+        let mut taken = vec![0u32; count];
+        // A grid of draws, each cell once: exact, where random draws would need a tolerance.
+        let (rows, columns) = (count as u64, (count as u64 - 1).max(1));
+        for row in 0..rows {
+            for column in 0..columns {
+                let middle = |at: u64, of: u64| (at as f64 + 0.5) / of as f64;
+                let draws = draws(middle(row, rows), middle(column, columns), 0);
+                taken[pick(P2c, &candidates, IN_FLIGHT_MAX, draws).unwrap().index] += 1;
+            }
+        }
+        assert!(taken.iter().all(|&n| n == taken[0]), "{count} endpoints: {taken:?}");
+    }
+}
+
+fn any_candidate() -> impl Strategy<Value = Candidate> {
+    (prop_oneof![6 => Just(Usable), 1 => Just(Tried), 1 => Just(Ejected)], 0u32..13)
+        .prop_map(|(standing, in_flight)| Candidate { standing, in_flight })
+}
+
+fn any_draws() -> impl Strategy<Value = Draws> {
+    (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(first, second, turn)| Draws { first, second, turn })
+}
+
+proptest! {
+    #[test]
+    fn what_cannot_be_chosen_never_is(
+        candidates in prop::collection::vec(any_candidate(), 0..12),
+        draws in any_draws(),
+        balancer in prop_oneof![Just(P2c), Just(RoundRobin)],
+    ) {
+        let is_open = |c: &Candidate| c.standing == Usable && c.in_flight < IN_FLIGHT_MAX;
+        match pick(balancer, &candidates, IN_FLIGHT_MAX, draws) {
+            Ok(pick) => prop_assert!(is_open(&candidates[pick.index])),
+            Err(_) => prop_assert!(!candidates.iter().any(is_open)),
+        }
+    }
+
+    #[test]
+    fn p2c_never_takes_the_most_loaded_of_distinct_loads(
+        loads in prop::sample::subsequence((0..IN_FLIGHT_MAX).collect::<Vec<_>>(), 2..=10).prop_shuffle(),
+        draws in any_draws(),
+    ) {
+        let picked = pick(P2c, &usable(&loads), IN_FLIGHT_MAX, draws).unwrap();
+        prop_assert!(loads[picked.index] < *loads.iter().max().unwrap());
+    }
+
+    #[test]
+    fn round_robin_visits_each_once_in_a_round(count in 2usize..12, start in 0u64..1_000) {
+        let candidates = usable(&vec![0; count]);
+        let mut visited: Vec<_> = (start..start + count as u64)
+            .map(|turn| pick(RoundRobin, &candidates, IN_FLIGHT_MAX, draws(0.0, 0.0, turn)).unwrap().index)
+            .collect();
+        visited.sort_unstable();
+        prop_assert_eq!(visited, (0..count).collect::<Vec<_>>());
+    }
+}

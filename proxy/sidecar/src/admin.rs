@@ -1,0 +1,151 @@
+//! `/metrics`, `/live`, `/ready` and the status pages. Read-only.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::http::Shared;
+use crate::lifecycle::Readiness;
+use crate::sync::Sync;
+use crate::tasks::Tasks;
+
+/// What the pages show.
+pub struct Admin {
+    /// The data path's state.
+    pub shared: Arc<Shared>,
+    /// Whether to say ready.
+    pub readiness: Readiness,
+    /// How receiving snapshots stands.
+    pub sync: Sync,
+}
+
+const PAGES: &str = "/live /ready /metrics /clusters /config_dump /config/sync /latency";
+
+impl Admin {
+    /// Serves the pages until `stop` turns true.
+    pub async fn run(self, socket: TcpListener, tasks: Tasks, mut stop: watch::Receiver<bool>) {
+        let admin = Arc::new(self);
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let Ok((stream, _)) = accepted else { continue };
+            let admin = Arc::clone(&admin);
+            tasks.spawn("admin connection", async move {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let answer = admin.answer(request.method(), request.uri().path());
+                    async move { Ok::<_, Infallible>(answer) }
+                });
+                let mut server = auto::Builder::new(TokioExecutor::new());
+                server.http1().timer(TokioTimer::new());
+                let served = server.serve_connection(TokioIo::new(stream), service).await;
+                if let Err(error) = served {
+                    tracing::debug!(error, "admin connection ended");
+                }
+            });
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if *method != Method::GET && *method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "these pages are read-only\n".to_owned());
+        }
+        match path {
+            "/live" => text(StatusCode::OK, "live\n".to_owned()),
+            "/ready" => match self.readiness.missing()[..] {
+                [] => text(StatusCode::OK, "ready\n".to_owned()),
+                ref missing => text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", missing.join("\n"))),
+            },
+            "/metrics" => self.metrics(),
+            "/clusters" => page(&self.clusters()),
+            "/config_dump" => page(&self.config_dump()),
+            "/config/sync" => page(&self.sync.status()),
+            "/latency" => page(&json!({
+                "apiVersion": "penstock.dev/v1alpha1",
+                "kind": "Latency",
+                "backends": self.shared.telemetry.latencies.rows(),
+            })),
+            _ => text(StatusCode::NOT_FOUND, format!("there is no such page; there are {PAGES}\n")),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let metrics = &self.shared.telemetry.metrics;
+        metrics.body_held_bytes.set(i64::try_from(self.shared.body_budget.held_bytes()).unwrap_or(i64::MAX));
+        for backend in self.shared.live.load().backends() {
+            let id = &backend.backend.id.0;
+            for state in &backend.endpoints {
+                let endpoint = state.endpoint.id.address.to_string();
+                let labels = [&*id.namespace, &*id.name, &endpoint, "inflight"];
+                metrics.endpoint_load.with_label_values(&labels).set(i64::from(state.in_flight()));
+            }
+        }
+        match metrics.text() {
+            Ok(page) => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+
+    fn clusters(&self) -> Value {
+        let fleet = self.shared.live.load();
+        let backends = fleet.backends().map(|backend| {
+            let endpoints = backend.endpoints.iter().map(|state| {
+                json!({
+                    "endpoint": state.endpoint.id.address,
+                    "sidecar": state.endpoint.sidecar,
+                    "inflight": state.in_flight(),
+                    "requests": state.requests(),
+                })
+            });
+            json!({
+                "backend": backend.backend.id.to_string(),
+                "loadBalancer": backend.policy.load_balancer,
+                "endpoints": endpoints.collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "Clusters",
+            "backends": backends.collect::<Vec<_>>(),
+        })
+    }
+
+    fn config_dump(&self) -> Value {
+        let fleet = self.shared.live.load();
+        json!({
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "ConfigDump",
+            "source": self.shared.live.source().as_str(),
+            "version": fleet.snapshot.version(),
+            "snapshot": fleet.snapshot.parts(),
+        })
+    }
+}
+
+fn page(value: &Value) -> Response<Full<Bytes>> {
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    answer(StatusCode::OK, "application/json", bytes)
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    answer(status, "text/plain; charset=utf-8", text.into_bytes())
+}
+
+fn answer(status: StatusCode, content_type: &'static str, bytes: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(bytes)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,227 @@
+//! Wiring: the only place where the parts meet.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use penstock_model::Source as Document;
+use penstock_model::settings::{Outbound, ProxySettings};
+use penstock_model::snapshot::Parts;
+use pingora_timeout::fast_timeout::set_fast_timeout_to_tokio_threshold;
+use serde_json::{Map, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::admin::Admin;
+use crate::control::Control;
+use crate::http::{Hooks, Shared};
+use crate::identity::{Identity, rotate};
+use crate::lifecycle::{self, Drained, Readiness};
+use crate::listen::conn::Direction;
+use crate::listen::{self, Engine, Listener};
+use crate::live::Live;
+use crate::sync::Sync;
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+use crate::upstream::dial::{Dial, Tcp};
+use crate::upstream::pool::Pool;
+use crate::upstream::seam::Mesh;
+use crate::upstream::upload::BodyBudget;
+
+/// Reads the ProxyConfig in `path`.
+///
+/// # Errors
+/// Everything that is wrong with it, with file, line and column.
+pub fn settings(path: &Path) -> anyhow::Result<ProxySettings> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let document = Document { file: path.display().to_string(), text };
+    let dir = path.parent().unwrap_or(Path::new("."));
+    match penstock_model::compile_proxy(&[document], dir) {
+        Ok((settings, warnings)) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            Ok(settings)
+        }
+        Err(findings) => {
+            let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            bail!("{}", all.join("\n"))
+        }
+    }
+}
+
+/// A sidecar with its sockets open and nothing served yet.
+pub struct App {
+    settings: ProxySettings,
+    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    control: Option<Arc<Control>>,
+    sync: Sync,
+    held: Parts,
+    engine: Engine,
+    pool: Arc<Pool>,
+    sockets: Sockets,
+    connections: Tasks,
+    background: Tasks,
+}
+
+struct Sockets {
+    outbound: Option<TcpListener>,
+    inbound: Option<TcpListener>,
+    admin: TcpListener,
+}
+
+impl App {
+    /// Opens everything.
+    ///
+    /// # Errors
+    /// When an address cannot be bound or the access log cannot be opened.
+    pub async fn build(settings: ProxySettings) -> anyhow::Result<Self> {
+        Self::build_with(settings, Arc::new(Tcp)).await
+    }
+
+    /// Opens everything, with a network of the caller's choice.
+    ///
+    /// # Errors
+    /// As for [`build`](Self::build).
+    pub async fn build_with(settings: ProxySettings, dial: Arc<dyn Dial>) -> anyhow::Result<Self> {
+        // pingora's own timers run on a thread with 10 ms ticks and keep cancelled timers until they are due.
+        set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
+        let telemetry = Telemetry::new(&settings.access_log)?;
+        let sockets = Sockets::open(&settings).await?;
+        let (connections, background) = (Tasks::default(), Tasks::default());
+        let live = Arc::new(Live::default());
+        let identity = Identity::new();
+        let control = Control::new(&settings, &identity);
+        let (sync, held) = Sync::new(&settings, &live, &telemetry);
+        let shared = Arc::new(Shared {
+            body_budget: BodyBudget::new(settings.limits.body_held_bytes_total_max),
+            settings: settings.clone(),
+            live,
+            telemetry: Arc::clone(&telemetry),
+        });
+        let pool = Pool::new(dial, Arc::clone(&identity), background.clone(), Arc::clone(&telemetry))?;
+        let pool = Arc::new(pool);
+        let mesh = Mesh { pool: Arc::clone(&pool), telemetry };
+        let engine = Engine::new(Hooks(Arc::clone(&shared)), mesh, &settings.limits, &background).await?;
+        Ok(Self {
+            settings,
+            shared,
+            identity,
+            control,
+            sync,
+            held,
+            engine,
+            pool,
+            sockets,
+            connections,
+            background,
+        })
+    }
+
+    /// Says on standard output where it listens, as one line of JSON.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn announce(&self) -> anyhow::Result<()> {
+        let mut listening = Map::new();
+        let all = [
+            ("outbound", self.sockets.outbound.as_ref()),
+            ("inbound", self.sockets.inbound.as_ref()),
+            ("admin", Some(&self.sockets.admin)),
+        ];
+        for (name, socket) in all {
+            if let Some(socket) = socket {
+                listening.insert(name.to_owned(), json!(socket.local_addr()?));
+            }
+        }
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", json!({ "listening": listening }))?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// Serves until `stop` is over, then drains.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up, a build defect.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<Drained> {
+        let (stopping, stopped) = watch::channel(false);
+        let (ending, ended) = watch::channel(false);
+        let tls = listen::mutual_tls(&self.identity)?;
+        if let Some(control) = &self.control {
+            let settings = self.settings.clone();
+            let telemetry = Arc::clone(&self.shared.telemetry);
+            let rotation = rotate::run(settings, Arc::clone(control), Arc::clone(&self.identity), telemetry);
+            self.background.spawn("certificate", rotation);
+        }
+        let readiness = Readiness::new(
+            Arc::clone(&self.shared.live),
+            Arc::clone(&self.identity),
+            self.control.is_some(),
+            stopped.clone(),
+        );
+        let admin = Admin { shared: Arc::clone(&self.shared), readiness, sync: self.sync.clone() };
+        self.background.spawn("admin", admin.run(self.sockets.admin, self.background.clone(), ended));
+        self.background.spawn("pool", tidy(Arc::clone(&self.pool), Arc::clone(&self.shared)));
+        self.sync.start(self.held, self.control.clone(), Arc::clone(&self.identity), &self.background);
+        let serve = |direction, socket: TcpListener, tls: Option<TlsAcceptor>| Listener {
+            direction,
+            socket,
+            tls,
+            limits: self.settings.limits.clone(),
+            engine: self.engine.clone(),
+            telemetry: Arc::clone(&self.shared.telemetry),
+            tasks: self.connections.clone(),
+        };
+        if let Some(socket) = self.sockets.outbound {
+            let listener = serve(Direction::Outbound, socket, None);
+            self.background.spawn("outbound", listener.run(stopped.clone()));
+        }
+        if let Some(socket) = self.sockets.inbound {
+            let listener = serve(Direction::Inbound, socket, Some(tls));
+            self.background.spawn("inbound", listener.run(stopped));
+        }
+
+        stop.await;
+        tracing::info!(deadline = ?self.settings.drain_deadline, "draining: no new work, streams finish");
+        stopping.send_replace(true);
+        let drained = lifecycle::drain(&self.engine, &self.connections, self.settings.drain_deadline).await;
+        ending.send_replace(true);
+        self.background.cut();
+        Ok(drained)
+    }
+}
+
+impl Sockets {
+    async fn open(settings: &ProxySettings) -> anyhow::Result<Self> {
+        let outbound = match &settings.outbound {
+            Some(Outbound { listen }) => Some(listen::bind("outbound", *listen).await?),
+            None => None,
+        };
+        let inbound = match &settings.inbound {
+            Some(inbound) => Some(listen::bind("inbound", inbound.listen).await?),
+            None => None,
+        };
+        Ok(Self { outbound, inbound, admin: listen::bind("admin", settings.admin).await? })
+    }
+}
+
+/// Lets go of connections to endpoints that are no longer in the fleet, after every snapshot.
+async fn tidy(pool: Arc<Pool>, shared: Arc<Shared>) {
+    let mut published = shared.live.watch();
+    while published.changed().await.is_ok() {
+        let fleet = shared.live.load();
+        pool.retain(|place| {
+            let is_endpoint = fleet.backends().flat_map(|backend| &backend.endpoints).any(|state| {
+                let endpoint = &state.endpoint;
+                place.address == endpoint.sidecar.unwrap_or(endpoint.id.address)
+            });
+            let applications = shared.settings.inbound.as_ref().map(|inbound| &inbound.applications);
+            is_endpoint || applications.is_some_and(|all| all.iter().any(|one| one.connect == place.address))
+        });
+    }
+}

@@ -1,0 +1,160 @@
+//! The channel to the control plane: gRPC over TLS 1.3, the server checked against the trust bundle and its SPIFFE ID.
+
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
+pub(crate) mod services {
+    include!(concat!(env!("OUT_DIR"), "/services.rs"));
+}
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwapOption;
+use hyper_util::rt::TokioIo;
+use penstock_model::settings::{ControlPlane, ProxySettings};
+use penstock_model::spiffe::SpiffeId;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+use crate::identity::Identity;
+use crate::identity::tls::{self, Cell, Material};
+use crate::identity::verify::{Refusal, Trust};
+use crate::upstream::dial;
+
+/// Longest time for TCP and TLS to the control plane.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The control plane is asked for a sign of life so often, and given up so long after.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to reach the control plane.
+pub struct Control {
+    settings: ControlPlane,
+    trust_domain: Arc<str>,
+    identity: Arc<Identity>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Control({})", self.settings.address)
+    }
+}
+
+impl Control {
+    /// By the settings; none where they name no control plane.
+    pub fn new(settings: &ProxySettings, identity: &Arc<Identity>) -> Option<Arc<Self>> {
+        let control = settings.control_plane.clone()?;
+        Some(Arc::new(Self {
+            settings: control,
+            trust_domain: settings.identity.trust_domain().into(),
+            identity: Arc::clone(identity),
+        }))
+    }
+
+    /// The join token, read anew so that it can be replaced.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is empty.
+    pub fn token(&self) -> anyhow::Result<String> {
+        let path = &self.settings.token;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("the join token {} cannot be read", path.display()))?;
+        match text.trim() {
+            "" => bail!("the join token {} is empty", path.display()),
+            token => Ok(token.to_owned()),
+        }
+    }
+
+    /// A channel. With a certificate of our own it is presented; without one the join token has to do.
+    ///
+    /// # Errors
+    /// When the trust bundle cannot be read or the control plane cannot be reached or is refused.
+    pub async fn channel(&self) -> anyhow::Result<Channel> {
+        let trust = self.trust()?;
+        let own = self.identity.cell().load_full();
+        let cell: Cell = Arc::new(ArcSwapOption::empty());
+        let certificate = match own {
+            Some(material) => Arc::clone(&material.certificate),
+            None => no_certificate()?,
+        };
+        cell.store(Some(Arc::new(Material { certificate, trust })));
+        let tls = TlsConnector::from(Arc::new(tls::client_config(&cell)?));
+        let expected = SpiffeId::workload(&self.trust_domain, "penstock", "penstock-control-plane")?;
+        let address = self.settings.address.clone();
+        let connect = service_fn(move |_: Uri| {
+            let (tls, address, expected) = (tls.clone(), address.clone(), expected.clone());
+            async move { secure(tls, &address, &expected).await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.settings.address))
+            .with_context(|| format!("`{}` is not HOST:PORT", self.settings.address))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let channel = endpoint.connect_with_connector(connect).await;
+        channel.with_context(|| format!("the control plane at {} cannot be reached", self.settings.address))
+    }
+
+    /// The roots in the trust bundle file.
+    fn trust(&self) -> anyhow::Result<Trust> {
+        let path = &self.settings.trust_bundle;
+        let roots = roots_in(path)?;
+        Trust::new(&roots, Arc::clone(&self.trust_domain))
+            .with_context(|| format!("the trust bundle {} holds no usable root", path.display()))
+    }
+}
+
+fn roots_in(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| anyhow::anyhow!("the trust bundle {} cannot be read: {error}", path.display()))
+}
+
+/// A client without a certificate still has to resolve to something; an empty chain is what TLS calls none.
+fn no_certificate() -> anyhow::Result<Arc<CertifiedKey>> {
+    let key = rcgen::KeyPair::generate()?;
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der())
+        .map_err(|error| anyhow::anyhow!("a fresh key cannot be used: {error}"))?;
+    let key = tls::provider().key_provider.load_private_key(key)?;
+    Ok(Arc::new(CertifiedKey::new(Vec::new(), key)))
+}
+
+async fn secure(
+    tls: TlsConnector,
+    address: &str,
+    expected: &SpiffeId,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    dial::tune(&stream)?;
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let name =
+        ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(std::io::Error::other)?;
+    let stream = tls.connect(name, stream).await?;
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let peer = leaf.ok_or(Refusal::NoCertificate).and_then(Trust::peer_of).map_err(std::io::Error::other)?;
+    if peer == *expected {
+        Ok(stream)
+    } else {
+        let expected = expected.as_str().into();
+        Err(std::io::Error::other(Refusal::WrongIdentity { peer, expected }))
+    }
+}
+
+/// The message of an error with everything behind it, on one line.
+pub(crate) fn report(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+}

@@ -1,0 +1,194 @@
+//! The hooks, in the order in which pingora calls them. Each is a table of contents; what happens is in the files below.
+
+pub mod exchange;
+pub mod headers;
+mod hygiene;
+mod inspect;
+mod prepare;
+mod reply;
+mod route;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use penstock_dialect::reply::ErrorCode;
+use penstock_model::settings::ProxySettings;
+use penstock_policy::judge::Ending;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use self::exchange::Exchange;
+use self::reply::Connection;
+use crate::listen::conn::Direction;
+use crate::live::Live;
+use crate::telemetry::Telemetry;
+use crate::upstream::call::Failure;
+use crate::upstream::seam;
+use crate::upstream::upload::BodyBudget;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The process's settings.
+    pub settings: ProxySettings,
+    /// The current configuration.
+    pub live: Arc<Live>,
+    /// Metrics and logs.
+    pub telemetry: Arc<Telemetry>,
+    /// Memory for request bodies.
+    pub body_budget: Arc<BodyBudget>,
+}
+
+/// Our half of pingora's proxy.
+pub struct Hooks(pub Arc<Shared>);
+
+#[async_trait::async_trait]
+impl ProxyHttp for Hooks {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(&self.0)
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut pingora_core::modules::http::HttpModules) {
+        // pingora would add compression of answers, which delays tokens.
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+        prepare::set_limits(session);
+        prepare::open_account(session, exchange)?;
+        if let Some(http1) = session.downstream_session.as_http1() {
+            let checked = hygiene::check(&http1.get_headers_raw_bytes());
+            checked.map_err(|why| refuse(exchange, Failure::new(ErrorCode::BadRequest, why.to_string())))?;
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        match exchange.direction() {
+            Direction::Inbound => prepare::choose_application(session, exchange)?,
+            Direction::Outbound => prepare::choose_backend(session, exchange).await?,
+        }
+        if prepare::redirect(session, exchange).await? {
+            return Ok(true);
+        }
+        prepare::invite_body(session).await?;
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, _exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        Ok(seam::peer())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        prepare::pack(session, request, exchange)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        chunk: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        prepare::body_passes(chunk, exchange);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        prepare::answer_passes(response, exchange)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        chunk: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        if let Some(bytes) = chunk {
+            exchange.answer_passes(bytes);
+        }
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Bytes>> {
+        exchange.trailers_came(trailers);
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        _session: &mut Session,
+        mut error: Box<Error>,
+        _exchange: &mut Exchange,
+        _reused: bool,
+    ) -> Box<Error> {
+        // Other attempts were the session's to make.
+        error.set_retry(false);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        exchange: &mut Exchange,
+    ) -> FailToProxy {
+        let mut ended = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if session.response_written().is_some() {
+            return ended;
+        }
+        if let Some(failure) = reply::failure_of(exchange, error) {
+            let sent = reply::send(session, exchange, &failure).await;
+            ended.error_code = failure.code.status();
+            ended.can_reuse_downstream = matches!(sent, Ok(Connection::Kept));
+        }
+        ended
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
+        true // the access log tells, from the account
+    }
+
+    async fn logging(&self, _session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.end(match error {
+            None => Ending::Complete,
+            Some(error) if is_client_gone(error) => Ending::CallerLeft,
+            Some(_) if exchange.was_answered_by_us() => Ending::Complete,
+            Some(_) => Ending::Broken,
+        });
+    }
+}
+
+/// Notes why the request is refused and makes pingora's error, which only says that it is.
+fn refuse(exchange: &mut Exchange, failure: Failure) -> Box<Error> {
+    let error = Error::explain(ErrorType::HTTPStatus(failure.code.status()), failure.message.clone());
+    exchange.failure = Some(failure);
+    error
+}
+
+fn is_client_gone(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream
+        && !matches!(error.etype(), ErrorType::InvalidHTTPHeader | ErrorType::HTTPStatus(_))
+}

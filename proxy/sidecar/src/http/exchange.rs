@@ -1,0 +1,385 @@
+//! One request and its answer, from the first byte to the closed account.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use penstock_dialect::Dialect;
+use penstock_dialect::meter::{Ending as Told, Meter, Reading};
+use penstock_dialect::scan::Scanner;
+use penstock_model::names::{BackendId, ParentId};
+use penstock_model::snapshot::SloTarget;
+use penstock_model::units::Moment;
+use penstock_policy::judge::{self, Answer, Class, Ending, Grpc, Outcome};
+use penstock_policy::objective::{self, Count, Finished};
+use penstock_policy::route::Matched;
+
+use super::Shared;
+use super::headers;
+use crate::clock;
+use crate::fleet::Fleet;
+use crate::listen::conn::{Arrival, Direction};
+use crate::seed;
+use crate::telemetry::access_log::Entry;
+use crate::upstream::call::{Failure, Target, Trail};
+use crate::upstream::upload::{Held, Upload};
+
+/// pingora's context of one request.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What all requests share.
+    pub shared: Arc<Shared>,
+    /// The configuration that it began with and keeps.
+    pub fleet: Arc<Fleet>,
+    /// When its headers had been read.
+    pub started: Moment,
+    /// What was asked.
+    pub asked: Option<Asked>,
+    /// Where it goes.
+    pub chosen: Option<Chosen>,
+    /// What its body says so far.
+    pub scanner: Option<Body>,
+    /// Body bytes read before it was routed.
+    pub held: VecDeque<Bytes>,
+    /// Their memory.
+    pub held_memory: Held,
+    /// The whole body is in `held`.
+    pub is_held_whole: bool,
+    /// The body on its way.
+    pub upload: Option<Arc<Upload>>,
+    /// The session's story.
+    pub trail: Arc<Trail>,
+    /// Why we answer ourselves.
+    pub failure: Option<Failure>,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
+    answered: Answered,
+    account: Option<Account>,
+}
+
+/// What was asked, kept for the log after the header has been changed.
+#[derive(Debug)]
+pub struct Asked {
+    /// What the accept loop learned.
+    pub arrival: Arc<Arrival>,
+    /// Method.
+    pub method: String,
+    /// Host of the authority, without port, lower case.
+    pub host: String,
+    /// Port of the authority.
+    pub port: Option<u16>,
+    /// Path without query.
+    pub path: String,
+    /// What stands after the `?`.
+    pub query: Option<String>,
+    /// `HTTP/1.1` or `HTTP/2`.
+    pub protocol: &'static str,
+    /// From the caller, or ours.
+    pub request_id: String,
+    /// From `traceparent`.
+    pub trace_id: Option<String>,
+    /// What is spoken.
+    pub dialect: Dialect,
+    /// It is gRPC.
+    pub is_grpc: bool,
+    /// It came from another sidecar with the name of a backend.
+    pub backend: Option<BackendId>,
+}
+
+impl Asked {
+    /// Host and port as they were asked for.
+    pub fn authority(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.host),
+            None => self.host.clone(),
+        }
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Service or Backend that the authority named.
+    pub parent: Option<ParentId>,
+    /// The rule; none where no route is attached.
+    pub rule: Option<Matched>,
+    /// Which of the rule's backends was drawn.
+    pub split_index: Option<usize>,
+    /// What is dialled.
+    pub target: Target,
+    /// For labels.
+    pub backend: Option<BackendId>,
+}
+
+/// The scan of a request body. (The scanner prints nothing of it.)
+pub struct Body(pub Scanner);
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Body").field(self.0.facts()).finish()
+    }
+}
+
+/// What has been seen of the answer.
+#[derive(Default)]
+struct Answered {
+    status: u16,
+    error: Option<String>,
+    is_busy: bool,
+    grpc_status: Option<u32>,
+    bytes: u64,
+    longest_gap_ns: u64,
+    meter: Option<Meter>,
+    first_byte: Option<Moment>,
+}
+
+impl std::fmt::Debug for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answered").field("status", &self.status).field("bytes", &self.bytes).finish()
+    }
+}
+
+/// Counts one request in flight.
+#[derive(Debug)]
+struct Account {
+    shared: Arc<Shared>,
+    direction: &'static str,
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.shared.telemetry.metrics.inflight.with_label_values(&[self.direction]).dec();
+    }
+}
+
+impl Exchange {
+    /// A request of which nothing is known.
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            fleet: shared.live.load(),
+            started: clock::now(),
+            asked: None,
+            chosen: None,
+            scanner: None,
+            held: VecDeque::new(),
+            held_memory: Held::none(&shared.body_budget),
+            is_held_whole: false,
+            upload: None,
+            trail: Arc::default(),
+            failure: None,
+            request_bytes: 0,
+            answered: Answered::default(),
+            account: None,
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Opens the account.
+    pub fn open(&mut self, asked: Asked) {
+        let direction = asked.arrival.direction.as_str();
+        self.shared.telemetry.metrics.inflight.with_label_values(&[direction]).inc();
+        self.account = Some(Account { shared: Arc::clone(&self.shared), direction });
+        self.asked = Some(asked);
+    }
+
+    /// Which way it goes; outbound while nothing is known.
+    pub fn direction(&self) -> Direction {
+        self.asked.as_ref().map_or(Direction::Outbound, |asked| asked.arrival.direction)
+    }
+
+    /// What it speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.asked.as_ref().map_or(Dialect::Http, |asked| asked.dialect)
+    }
+
+    /// The head of the answer is known, whoever made it.
+    pub fn answer_began(&mut self, status: u16, fields: &HeaderMap) {
+        let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
+        self.answered.status = status;
+        self.answered.error = headers::text(fields, &headers::ERROR).map(ToOwned::to_owned);
+        self.answered.is_busy = fields.contains_key(http::header::RETRY_AFTER)
+            || fields.contains_key("x-llm-d-request-dropped-reason");
+        self.trailers_came(fields);
+        let head = penstock_dialect::meter::Head {
+            content_type: text("content-type"),
+            content_encoding: text("content-encoding"),
+        };
+        self.answered.meter = Some(Meter::new(self.dialect(), head));
+    }
+
+    /// A part of the answer passes.
+    pub fn answer_passes(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        self.answered.bytes += bytes.len() as u64;
+        self.answered.first_byte.get_or_insert(now);
+        let Some(mut meter) = self.answered.meter.take() else { return };
+        let mut longest_gap_ns = self.answered.longest_gap_ns;
+        meter.chunk(bytes, now.0, |gap_ns| {
+            longest_gap_ns = longest_gap_ns.max(gap_ns);
+            self.gap(Duration::from_nanos(gap_ns));
+        });
+        self.answered.longest_gap_ns = longest_gap_ns;
+        self.answered.meter = Some(meter);
+    }
+
+    /// Fields at the answer's end, or at its head where a gRPC answer has no body.
+    pub fn trailers_came(&mut self, fields: &HeaderMap) {
+        let status = fields.get("grpc-status").map(HeaderValue::as_bytes);
+        let status = status.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        self.answered.grpc_status = status.or(self.answered.grpc_status);
+    }
+
+    /// Whether the caller got an answer that we made.
+    pub fn was_answered_by_us(&self) -> bool {
+        self.failure.is_some() && self.answered.status != 0
+            || self.trail.read().failure.is_some() && self.answered.status >= 400
+    }
+
+    /// Closes the account once; later calls do nothing.
+    pub fn end(&mut self, ending: Ending) {
+        let Some(account) = self.account.take() else { return };
+        let Some(asked) = self.asked.take() else { return };
+        asked.arrival.head.request_ended();
+        drop(account);
+        let trail = self.trail.read();
+        let broken = ending == Ending::Complete && trail.failure.is_some() && self.failure.is_none();
+        let ending = if broken && self.answered.status < 400 { Ending::Broken } else { ending };
+        self.tell(&asked, ending, &trail);
+    }
+
+    fn tell(&self, asked: &Asked, ending: Ending, trail: &crate::upstream::call::TrailState) {
+        let answered = &self.answered;
+        let class = self.class(asked, ending);
+        let reading = answered.meter.as_ref().map(|meter| *meter.reading()).unwrap_or_default();
+        let pace = reading.pace();
+        let since_start = |ns: Option<u64>| ns.map(|ns| Moment(ns).since(self.started));
+        let usage = reading.usage.unwrap_or_default();
+        let facts = self.scanner.as_ref().map(|body| body.0.facts());
+        let failure = self.failure.as_ref().or(trail.failure.as_ref());
+        let chosen = self.chosen.as_ref();
+        let matched = chosen.and_then(|chosen| chosen.rule.as_ref());
+        let peer = asked.arrival.peer.as_ref();
+        let authority = asked.authority();
+        let entry = Entry {
+            direction: asked.arrival.direction.as_str(),
+            request_id: &asked.request_id,
+            trace_id: asked.trace_id.as_deref(),
+            source: Some(asked.arrival.source),
+            peer: peer.map(|id| id.as_str()),
+            tls: if peer.is_some() { "true" } else { "false" },
+            method: &asked.method,
+            authority: &authority,
+            path: &asked.path,
+            protocol: asked.protocol,
+            parent: chosen.and_then(|chosen| chosen.parent.as_ref()),
+            route: matched.map(|matched| (&matched.route().id, &*matched.rule().name)),
+            backend: chosen.and_then(|chosen| chosen.backend.as_ref()),
+            endpoint: trail.endpoint,
+            attempts: trail.attempts,
+            dialect: asked.dialect.as_str(),
+            model: facts.and_then(|facts| facts.model.as_deref()),
+            streaming: facts.is_some_and(|facts| facts.streaming),
+            status: answered.status,
+            grpc_status: answered.grpc_status,
+            classification: class.as_str(),
+            error: failure.map(|failure| failure.code.as_str()).or(answered.error.as_deref()),
+            reason: failure.map(|failure| failure.message.as_str()),
+            request_bytes: self.request_bytes,
+            response_bytes: answered.bytes,
+            duration: clock::now().since(self.started),
+            time_to_first_byte: since_start(answered.first_byte.map(|moment| moment.0)),
+            time_to_first_token: since_start(reading.first_content_ns),
+            time_per_output_token: pace.map(|pace| Duration::from_nanos(pace.token_ns)),
+            tokens_estimated: pace.is_some_and(|pace| pace.estimated),
+            input_tokens: usage.input,
+            output_tokens: usage.output,
+            cached_tokens: usage.cached,
+            reasoning_tokens: usage.reasoning,
+        };
+        self.shared.telemetry.request_ended(&entry);
+        if asked.arrival.direction == Direction::Outbound {
+            self.count_objectives(&entry, class, &reading);
+        }
+    }
+
+    fn class(&self, asked: &Asked, ending: Ending) -> Class {
+        let answered = &self.answered;
+        let grpc = match (asked.is_grpc, answered.grpc_status) {
+            (false, _) => Grpc::None,
+            (true, Some(status)) => Grpc::Status(status),
+            (true, None) => Grpc::Missing,
+        };
+        let told_error = answered.meter.as_ref().is_some_and(|meter| meter.reading().ending == Told::Error);
+        let ending = if told_error && ending == Ending::Complete { Ending::Broken } else { ending };
+        let answer = (answered.status != 0).then_some(Answer {
+            status: answered.status,
+            grpc,
+            is_busy: answered.is_busy,
+        });
+        judge::judge(&Outcome { answer, ending })
+    }
+
+    fn count_objectives(&self, entry: &Entry<'_>, class: Class, reading: &Reading) {
+        let finished = Finished {
+            class,
+            duration: entry.duration,
+            ttft: entry.time_to_first_token,
+            tpot: entry.time_per_output_token,
+            gap_longest: reading.first_content_ns.map(|_| Duration::from_nanos(self.answered.longest_gap_ns)),
+            model: entry.model,
+            is_streaming: entry.streaming,
+        };
+        for slo in self.fleet.snapshot.parts().slos.values() {
+            let concerns = match &slo.target {
+                SloTarget::Backend(backend) => entry.backend == Some(backend),
+                SloTarget::Route { route, rule } => entry.route.is_some_and(|(id, name)| {
+                    id == route && rule.as_deref().is_none_or(|wanted| wanted == name)
+                }),
+            };
+            if !concerns {
+                continue;
+            }
+            for target in &slo.objectives {
+                let result = match objective::count(target, &finished) {
+                    Count::Good => "good",
+                    Count::Bad => "bad",
+                    Count::NotCounted => continue,
+                };
+                let labels = [&*slo.id.to_string(), &*target.name, result];
+                self.shared.telemetry.metrics.slo_events.with_label_values(&labels).inc();
+            }
+        }
+    }
+
+    fn gap(&self, gap: Duration) {
+        let backend = self.chosen.as_ref().and_then(|chosen| chosen.backend.as_ref());
+        let backend = backend.map(|id| (&*id.0.namespace, &*id.0.name));
+        let model = self.scanner.as_ref().and_then(|body| body.0.facts().model.as_deref());
+        self.shared.telemetry.metrics.gap(self.direction().as_str(), backend, model, gap);
+    }
+}
+
+/// Runs also when the task is cut or a hook panics, where `logging` does not.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end(Ending::Abandoned);
+    }
+}
+
+/// The caller's request id, or a new one.
+pub fn request_id(fields: &HeaderMap) -> String {
+    let given = headers::text(fields, &headers::REQUEST_ID).filter(|id| (1..=200).contains(&id.len()));
+    given.map_or_else(seed::uuid, ToOwned::to_owned)
+}
+
+/// The trace id in a `traceparent` of version 00.
+pub fn trace_id(fields: &HeaderMap) -> Option<String> {
+    let mut parts = headers::text(fields, &headers::TRACEPARENT)?.split('-');
+    let (_version, trace) = (parts.next()?, parts.next()?);
+    (trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| trace.to_owned())
+}

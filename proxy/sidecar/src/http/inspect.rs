@@ -1,0 +1,113 @@
+//! Reads a request body until its model is known, within bounds, and keeps an eye on the rest as it passes.
+
+use bytes::Bytes;
+use penstock_dialect::reply::ErrorCode;
+use penstock_dialect::scan::{Progress, Scanner};
+use penstock_model::names::{BackendId, ParentId};
+use penstock_model::snapshot::BodyOverflow;
+use pingora_error::Result;
+use pingora_proxy::Session;
+
+use super::exchange::{Body, Exchange};
+use crate::upstream::call::Failure;
+
+/// How holding a body ended.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// The model is known, or there is none.
+    Known,
+    /// A bound was reached first; the request is routed without the model.
+    Unknown,
+    /// The request must not be sent.
+    Refused(Failure),
+}
+
+/// Starts reading an AI request's body. Plain HTTP is not read, nor is a body that is compressed: we would have to guess.
+pub(super) fn begin(exchange: &mut Exchange, is_encoded: bool) {
+    let dialect = exchange.dialect();
+    if dialect.is_ai() && !is_encoded {
+        exchange.scanner = Some(Body(Scanner::new(dialect)));
+    }
+}
+
+/// Holds the body until the model is known. Reading it is also how a client that leaves is noticed.
+///
+/// # Errors
+/// When the client leaves or breaks the framing.
+pub(super) async fn hold_until_model_known(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    parent: &ParentId,
+) -> Result<Held> {
+    let policy = exchange.fleet.snapshot.policy_of(&BackendId(parent.name.clone()));
+    let (bytes_max, overflow) = (policy.body_held_bytes_max, policy.body_overflow);
+    loop {
+        let Some(chunk) = session.downstream_session.read_request_body().await? else {
+            exchange.is_held_whole = true;
+            return Ok(finish(exchange));
+        };
+        exchange.request_bytes += chunk.len() as u64;
+        let progress = scan(exchange, &chunk);
+        let bytes = chunk.len();
+        exchange.held.push_back(chunk);
+        match progress {
+            Progress::ModelKnown | Progress::ModelAbsent => {}
+            Progress::Conflict | Progress::Malformed => return Ok(Held::Refused(defect(exchange))),
+            Progress::Scanning if exchange.request_bytes >= bytes_max => {
+                return Ok(overflown(exchange, overflow, "request"));
+            }
+            Progress::Scanning => {}
+        }
+        if !exchange.held_memory.grow(bytes) {
+            return Ok(overflown(exchange, overflow, "total"));
+        }
+        if progress != Progress::Scanning {
+            exchange.is_held_whole = session.downstream_session.is_body_done();
+            return Ok(Held::Known);
+        }
+    }
+}
+
+/// Looks at a chunk that passes. True when the request must be broken off.
+pub(super) fn is_defective(exchange: &mut Exchange, chunk: &Bytes) -> bool {
+    let progress = scan(exchange, chunk);
+    let defective = matches!(progress, Progress::Conflict | Progress::Malformed);
+    if defective && exchange.failure.is_none() {
+        exchange.failure = Some(defect(exchange));
+    }
+    defective
+}
+
+fn scan(exchange: &mut Exchange, chunk: &[u8]) -> Progress {
+    exchange.scanner.as_mut().map_or(Progress::ModelAbsent, |body| body.0.push(chunk))
+}
+
+/// The body has ended before a model came.
+fn finish(exchange: &Exchange) -> Held {
+    match exchange.scanner.as_ref().and_then(|body| body.0.error()) {
+        Some(error) => Held::Refused(Failure::new(ErrorCode::BadRequest, error.to_string())),
+        None => Held::Known,
+    }
+}
+
+fn defect(exchange: &Exchange) -> Failure {
+    let error = exchange.scanner.as_ref().and_then(|body| body.0.error());
+    let message = error.map_or_else(|| "the request body cannot be read".to_owned(), ToString::to_string);
+    Failure::new(ErrorCode::BadRequest, message)
+}
+
+fn overflown(exchange: &Exchange, overflow: BodyOverflow, limit: &'static str) -> Held {
+    let (action, held) = match overflow {
+        BodyOverflow::Route => ("route", Held::Unknown),
+        BodyOverflow::Reject => {
+            let message = format!(
+                "`model` was not found in the first {} bytes of the body, which is as much as the {limit} limit lets \
+                 the sidecar hold; put `model` before the long fields, or name it in `x-gateway-model-name`",
+                exchange.request_bytes
+            );
+            ("reject", Held::Refused(Failure::new(ErrorCode::BodyTooLarge, message)))
+        }
+    };
+    exchange.shared.telemetry.metrics.body_overflows.with_label_values(&[limit, action]).inc();
+    held
+}

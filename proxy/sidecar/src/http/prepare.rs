@@ -1,0 +1,301 @@
+//! What the hooks do, in the order in which they do it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST};
+use http::{HeaderMap, HeaderValue, Version};
+use penstock_dialect::detect::detect;
+use penstock_dialect::reply::ErrorCode;
+use penstock_model::names::BackendId;
+use penstock_policy::retry::Arrival as RetryArrival;
+use penstock_policy::rewrite;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use super::exchange::{self, Asked, Chosen, Exchange};
+use super::headers::{self, BACKEND, ERROR, REQUEST_ID, SDK_RETRIES, TARGET, WIRE, WIRE_VERSION};
+use super::inspect::{self, Held};
+use super::{refuse, reply, route};
+use crate::clock;
+use crate::listen::conn::{self, Direction};
+use crate::upstream::attempt::Head;
+use crate::upstream::call::{Call, Failure, Target};
+use crate::upstream::seam::Parcel;
+use crate::upstream::upload::{self, Upload};
+
+/// Idle time of a client's HTTP/1.1 connection; nginx's `keepalive_timeout`.
+const KEEPALIVE_S: u64 = 75;
+
+/// Limits that pingora wants anew with every request.
+pub(super) fn set_limits(session: &mut Session) {
+    if session.get_keepalive().is_some() {
+        session.set_keepalive(Some(KEEPALIVE_S));
+    }
+    // Also lets the watch for a client that leaves tell an early second request from one.
+    session.set_pipelining_enabled(true);
+}
+
+/// Notes what was asked and opens the account.
+pub(super) fn open_account(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    let arrival = conn::arrival(session)
+        .ok_or_else(|| Error::explain(ErrorType::InternalError, "the connection was not accepted by us"))?;
+    arrival.head.head_is_read();
+    let direction = arrival.direction;
+    let request = session.req_header_mut();
+    let (host, port) = authority(request);
+    let path = request.uri.path().to_owned();
+    let content_type = headers::text(&request.headers, &CONTENT_TYPE);
+    let asked = Asked {
+        dialect: detect(request.method.as_str(), &path, content_type),
+        is_grpc: content_type.is_some_and(|text| text.starts_with("application/grpc")),
+        method: request.method.as_str().to_owned(),
+        host,
+        port,
+        query: request.uri.query().map(ToOwned::to_owned),
+        path,
+        protocol: if request.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
+        request_id: exchange::request_id(&request.headers),
+        trace_id: exchange::trace_id(&request.headers),
+        backend: match direction {
+            Direction::Inbound => backend_of(&request.headers),
+            Direction::Outbound => None,
+        },
+        arrival,
+    };
+    if direction == Direction::Outbound {
+        let request = session.req_header_mut();
+        for name in headers::ours(&request.headers) {
+            request.remove_header(&name);
+        }
+    }
+    exchange.open(asked);
+    Ok(())
+}
+
+/// Inbound: which application, by the target that the other sidecar names.
+pub(super) fn choose_application(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    let fields = &session.req_header().headers;
+    let named = headers::text(fields, &TARGET).and_then(|text| text.parse::<SocketAddr>().ok());
+    let applications = exchange.shared.settings.inbound.as_ref().map(|inbound| &*inbound.applications);
+    let found = applications
+        .unwrap_or_default()
+        .iter()
+        .find(|application| Some(application.endpoint) == named)
+        .cloned();
+    let Some(application) = found else {
+        let message = match headers::text(fields, &TARGET) {
+            Some(target) => format!("this sidecar serves no application at `{}`", target.escape_debug()),
+            None => "the request names no application in `x-penstock-target`".to_owned(),
+        };
+        return Err(refuse(exchange, Failure::new(ErrorCode::Misdirected, message)));
+    };
+    let backend = exchange.asked.as_ref().and_then(|asked| asked.backend.clone());
+    let target = Target::Application(application);
+    exchange.chosen = Some(Chosen { parent: None, rule: None, split_index: None, target, backend });
+    inspect::begin(exchange, is_encoded(fields));
+    Ok(())
+}
+
+/// Outbound: parent, then the model if a rule asks for it, then the rule.
+pub(super) async fn choose_backend(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    let Some(asked) = exchange.asked.take() else { return Ok(()) };
+    let routed = choose(session, exchange, &asked).await;
+    exchange.asked = Some(asked);
+    match routed? {
+        Ok(chosen) => {
+            if let Target::Backend(state) = &chosen.target {
+                state.retries().lock().arrived(arrival_of(&session.req_header().headers), clock::now());
+            }
+            exchange.chosen = Some(chosen);
+            Ok(())
+        }
+        Err(failure) => Err(refuse(exchange, failure)),
+    }
+}
+
+async fn choose(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    asked: &Asked,
+) -> Result<Result<Chosen, Failure>> {
+    let parent = match route::parent(exchange, asked) {
+        Ok(parent) => parent,
+        Err(none) => return Ok(Err(none)),
+    };
+    let fields = &session.req_header().headers;
+    if asked.dialect.is_ai() && !is_encoded(fields) {
+        exchange.scanner = Some(exchange::Body(penstock_dialect::scan::Scanner::new(asked.dialect)));
+        if route::needs_model(exchange, asked, &parent, fields) {
+            invite_body(session).await?;
+            match inspect::hold_until_model_known(session, exchange, &parent).await? {
+                Held::Known | Held::Unknown => {}
+                Held::Refused(failure) => return Ok(Err(failure)),
+            }
+        }
+    }
+    Ok(route::choose(exchange, asked, parent, &session.req_header().headers))
+}
+
+/// Answers with the rule's redirect, if it has one.
+pub(super) async fn redirect(session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+    let matched = exchange.chosen.as_ref().and_then(|chosen| chosen.rule.clone());
+    let (Some(matched), Some(asked)) = (matched, &exchange.asked) else { return Ok(false) };
+    let Some(redirect) = rewrite::redirect(matched.rule()) else { return Ok(false) };
+    let from = rewrite::Target {
+        scheme: "http",
+        host: &asked.host,
+        port: asked.port,
+        path: &asked.path,
+        query: asked.query.as_deref(),
+    };
+    let location = rewrite::location(redirect, &from, matched.prefix_len());
+    reply::redirect(session, exchange, redirect.status, &location).await?;
+    Ok(true)
+}
+
+/// A client that waits to be asked for its body is asked.
+pub(super) async fn invite_body(session: &mut Session) -> Result<()> {
+    let request = session.req_header();
+    let expects = headers::text(&request.headers, &EXPECT)
+        .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+    if expects && request.version != Version::HTTP_10 {
+        session.req_header_mut().remove_header(&EXPECT);
+        session.downstream_session.write_continue_response().await?;
+    }
+    Ok(())
+}
+
+/// Packs what the session needs into the request that pingora hands to it.
+pub(super) fn pack(
+    session: &mut Session,
+    request: &mut RequestHeader,
+    exchange: &mut Exchange,
+) -> Result<()> {
+    let (Some(asked), Some(chosen)) = (&exchange.asked, &exchange.chosen) else {
+        return Error::e_explain(ErrorType::InternalError, "the request was not routed");
+    };
+    let head = head(request, asked, chosen)?;
+    let rule = chosen.rule.as_ref().map(|matched| matched.rule());
+    let deadline = rule.and_then(|rule| rule.timeout_request).filter(|span| !span.is_zero());
+    let attempt_timeout = rule.and_then(|rule| rule.timeout_backend_request).filter(|span| !span.is_zero());
+    let is_whole = exchange.is_held_whole || session.is_body_done();
+    let held = std::mem::replace(&mut exchange.held_memory, upload::Held::none(&exchange.shared.body_budget));
+    let upload = Upload::new(std::mem::take(&mut exchange.held), held, is_whole);
+    exchange.upload = Some(Arc::clone(&upload));
+    let call = Call {
+        target: chosen.target.clone(),
+        upload,
+        trail: Arc::clone(&exchange.trail),
+        dialect: asked.dialect,
+        deadline: deadline.map(|span| exchange.started + span),
+        attempt_timeout,
+    };
+    request.extensions_mut().insert(Parcel::new(call, head));
+    Ok(())
+}
+
+fn head(request: &RequestHeader, asked: &Asked, chosen: &Chosen) -> Result<Head> {
+    let mut fields = request.headers.clone();
+    headers::clean_request(&mut fields);
+    headers::insert_text(&mut fields, REQUEST_ID, &asked.request_id);
+    let mut authority = if asked.host.is_empty() { "localhost".to_owned() } else { asked.authority() };
+    let mut target = request.uri.path_and_query().cloned();
+    if let Some(matched) = &chosen.rule {
+        let split = chosen.split_index.and_then(|index| matched.rule().backends.get(index));
+        headers::edit(&mut fields, rewrite::request_edits(matched.rule(), split));
+        if let Some(change) = rewrite::rewrite(matched.rule()) {
+            if let Some(hostname) = &change.hostname {
+                authority = hostname.to_string();
+            }
+            if let Some(path) = &change.path {
+                let changed =
+                    rewrite::path_and_query(path, &asked.path, asked.query.as_deref(), matched.prefix_len());
+                target = changed.parse().ok();
+            }
+        }
+    }
+    let target = target.ok_or_else(|| {
+        Error::explain(ErrorType::InvalidHTTPHeader, "the request has no path that can be sent on")
+    })?;
+    Ok(Head { method: request.method.clone(), target, authority, headers: fields })
+}
+
+/// A chunk of the request's body passes.
+pub(super) fn body_passes(chunk: &mut Option<Bytes>, exchange: &mut Exchange) {
+    let Some(bytes) = chunk else { return };
+    exchange.request_bytes += bytes.len() as u64;
+    if inspect::is_defective(exchange, bytes) {
+        *chunk = None;
+        if let Some(upload) = &exchange.upload {
+            upload.abort();
+        }
+    }
+}
+
+/// The head of the answer passes.
+pub(super) fn answer_passes(response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+    let status = response.status;
+    let mut fields = response.headers.clone();
+    headers::clean_response(status, &mut fields);
+    if let Some(chosen) = &exchange.chosen
+        && let Some(matched) = &chosen.rule
+    {
+        let split = chosen.split_index.and_then(|index| matched.rule().backends.get(index));
+        headers::edit(&mut fields, rewrite::response_edits(matched.rule(), split));
+    }
+    if let Some(asked) = &exchange.asked
+        && !fields.contains_key(REQUEST_ID)
+    {
+        headers::insert_text(&mut fields, REQUEST_ID, &asked.request_id);
+    }
+    if exchange.direction() == Direction::Inbound {
+        // What the application says in our name is not ours.
+        fields.remove(ERROR);
+        fields.insert(WIRE, WIRE_VERSION);
+    }
+    if !status.is_informational() {
+        exchange.answer_began(status.as_u16(), &fields);
+    }
+    replace_headers(response, &fields)
+}
+
+/// pingora keeps the spelling of names beside the map, so fields are replaced through its own functions.
+fn replace_headers(response: &mut ResponseHeader, fields: &HeaderMap) -> Result<()> {
+    let names: Vec<_> = response.headers.keys().cloned().collect();
+    for name in &names {
+        response.remove_header(name);
+    }
+    for (name, value) in fields {
+        response.append_header(name.clone(), value.clone())?;
+    }
+    Ok(())
+}
+
+fn authority(request: &RequestHeader) -> (String, Option<u16>) {
+    let from_uri = request.uri.authority().map(ToString::to_string);
+    let from_host = || headers::text(&request.headers, &HOST).map(ToOwned::to_owned);
+    let text = from_uri.or_else(from_host).unwrap_or_default().to_ascii_lowercase();
+    match text.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (host.to_owned(), port.parse().ok())
+        }
+        _ => (text, None),
+    }
+}
+
+fn is_encoded(fields: &HeaderMap) -> bool {
+    fields.get(CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+fn backend_of(fields: &HeaderMap) -> Option<BackendId> {
+    let (namespace, name) = headers::text(fields, &BACKEND)?.split_once('/')?;
+    (!namespace.is_empty() && !name.is_empty() && name.len() <= 253).then(|| BackendId::new(namespace, name))
+}
+
+fn arrival_of(fields: &HeaderMap) -> RetryArrival {
+    let retries = fields.get(SDK_RETRIES).map(HeaderValue::as_bytes);
+    if retries.is_some_and(|count| count != b"0") { RetryArrival::Repeat } else { RetryArrival::First }
+}

@@ -1,0 +1,46 @@
+//! Who this sidecar is, and whom it believes.
+
+pub mod rotate;
+pub mod tls;
+pub mod verify;
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use self::tls::{Cell, Material};
+use self::verify::Refusal;
+
+/// The identity of the process, swapped by rotation.
+#[derive(Debug, Default)]
+pub struct Identity {
+    cell: Cell,
+}
+
+impl Identity {
+    /// No certificate yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { cell: Arc::new(ArcSwapOption::empty()) })
+    }
+
+    /// The cell that TLS configurations read.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
+    /// Whether there is a certificate.
+    pub fn is_ready(&self) -> bool {
+        self.cell.load().is_some()
+    }
+
+    /// Uses `material` for every handshake from now on.
+    pub fn install(&self, material: Material) {
+        self.cell.store(Some(Arc::new(material)));
+    }
+}
+
+/// Our own refusal inside a failed TLS handshake.
+pub fn refusal_of(error: &io::Error) -> Option<Refusal> {
+    error.get_ref()?.downcast_ref::<rustls::Error>().and_then(Refusal::of)
+}

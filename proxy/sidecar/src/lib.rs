@@ -1,0 +1,17 @@
+//! The Penstock sidecar: sockets, clocks, TLS and pingora around the pure packages.
+
+pub mod admin;
+pub mod app;
+pub mod clock;
+pub mod control;
+pub mod fleet;
+pub mod http;
+pub mod identity;
+pub mod lifecycle;
+pub mod listen;
+pub mod live;
+mod seed;
+pub mod sync;
+pub mod tasks;
+pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,84 @@
+//! Ready, drain, stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::identity::Identity;
+use crate::listen::Engine;
+use crate::live::{Live, Source};
+use crate::tasks::Tasks;
+
+/// Why the sidecar is not ready, or that it is.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    live: Arc<Live>,
+    identity: Arc<Identity>,
+    needs_identity: bool,
+    stop: watch::Receiver<bool>,
+}
+
+impl Readiness {
+    /// Judges by these.
+    pub fn new(
+        live: Arc<Live>,
+        identity: Arc<Identity>,
+        needs_identity: bool,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { live, identity, needs_identity, stop }
+    }
+
+    /// What is missing, for people; empty when ready.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if *self.stop.borrow() {
+            missing.push("the sidecar is shutting down");
+        }
+        if self.live.source() == Source::None {
+            missing.push("no snapshot has been received yet");
+        }
+        if self.needs_identity && !self.identity.is_ready() {
+            missing.push("no certificate has been issued yet");
+        }
+        missing
+    }
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every connection ended by itself.
+    All,
+    /// This many were cut at the deadline.
+    Cut(usize),
+}
+
+/// No new work, streams finish, then the deadline.
+pub async fn drain(engine: &Engine, connections: &Tasks, deadline: Duration) -> Drained {
+    engine.end_idle().await;
+    match tokio::time::timeout(deadline, connections.all_ended()).await {
+        Ok(()) => Drained::All,
+        Err(_) => {
+            let left = connections.running();
+            connections.cut();
+            connections.all_ended().await;
+            Drained::Cut(left)
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the process may not handle signals.
+pub async fn stop_signal() -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}

@@ -1,0 +1,241 @@
+//! From a listening socket to a decrypted, recognised stream in pingora's hands.
+//!
+//! ```text
+//! accept ─► connections_max? ─► first bytes ─► TLS (inbound) ─► HTTP/2 or HTTP/1.1 ─► pingora
+//! ```
+//!
+//! The outbound listener takes plaintext HTTP/1.1 and HTTP/2 from the workload; the inbound one takes mutual TLS with HTTP/2 alone.
+
+pub mod conn;
+mod detect;
+mod engine;
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::{Bytes, BytesMut};
+use penstock_model::settings::Limits;
+use penstock_model::spiffe::SpiffeId;
+use pingora_core::protocols::tls::{ALPN, SslDigest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+pub use self::engine::Engine;
+
+use self::conn::{Arrival, Conn, Direction, HeadWatch, Origin};
+use self::detect::{First, detect};
+use crate::identity::verify::{Refusal, Trust};
+use crate::identity::{self, Identity};
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+use crate::upstream::dial;
+
+/// Pause after an accept that failed for want of descriptors, so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// One listening socket and what to do with its connections.
+pub struct Listener {
+    /// Which way its requests go.
+    pub direction: Direction,
+    /// The socket.
+    pub socket: TcpListener,
+    /// Mutual TLS, for the inbound direction.
+    pub tls: Option<TlsAcceptor>,
+    /// Bounds.
+    pub limits: Limits,
+    /// pingora.
+    pub engine: Engine,
+    /// Where connections are told.
+    pub telemetry: Arc<Telemetry>,
+    /// Owner of the connections.
+    pub tasks: Tasks,
+}
+
+/// An acceptor for mutual TLS.
+///
+/// # Errors
+/// When the configuration cannot be made, a build defect.
+pub fn mutual_tls(identity: &Identity) -> Result<TlsAcceptor, rustls::Error> {
+    Ok(TlsAcceptor::from(Arc::new(identity::tls::server_config(identity.cell())?)))
+}
+
+/// Opens a listening socket.
+///
+/// # Errors
+/// When the address cannot be bound, with the address.
+pub async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("the {what} listener cannot be bound to {address}"))
+}
+
+/// Counts one open connection.
+struct Open {
+    count: Arc<AtomicUsize>,
+    telemetry: Arc<Telemetry>,
+    direction: &'static str,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.telemetry.metrics.connections.with_label_values(&[self.direction]).dec();
+    }
+}
+
+impl Listener {
+    /// Accepts connections until `stop` turns true. Connections go on.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let listener = Arc::new(self);
+        let count = Arc::new(AtomicUsize::new(0));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.socket.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok((stream, source)) => match listener.admit(&count) {
+                    Some(open) => {
+                        let listener = Arc::clone(&listener);
+                        let stop = stop.clone();
+                        listener.tasks.clone().spawn("connection", async move {
+                            let _open = open;
+                            listener.serve(stream, source, stop).await;
+                        });
+                    }
+                    None => listener.refused("connections_max"),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, direction = listener.direction.as_str(), "a connection cannot be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, count: &Arc<AtomicUsize>) -> Option<Open> {
+        let fits = |open: usize| (open < self.limits.connections_max).then_some(open + 1);
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        let direction = self.direction.as_str();
+        self.telemetry.metrics.connections.with_label_values(&[direction]).inc();
+        Some(Open { count: Arc::clone(count), telemetry: Arc::clone(&self.telemetry), direction })
+    }
+
+    fn refused(&self, reason: &str) {
+        let labels = [self.direction.as_str(), reason];
+        self.telemetry.metrics.connections_refused.with_label_values(&labels).inc();
+    }
+
+    async fn serve(&self, stream: TcpStream, source: SocketAddr, stop: watch::Receiver<bool>) {
+        let (Ok(local), Ok(())) = (stream.local_addr(), dial::tune(&stream)) else { return };
+        let id = stream.as_raw_fd();
+        match self.tls.clone() {
+            Some(tls) => {
+                let handshake = timeout(self.limits.header_read_timeout, tls.accept(stream)).await;
+                match handshake {
+                    Ok(Ok(stream)) => match self.peer_of(&stream) {
+                        Ok(peer) => {
+                            let digest = tls_digest(stream.get_ref().1);
+                            let arrival = self.arrival(source, local, Some(peer));
+                            self.hand_over(stream, Bytes::new(), ALPN::H2, (arrival, Some(digest), id), stop)
+                                .await;
+                        }
+                        Err(refusal) => self.refuse_peer(source, &refusal),
+                    },
+                    Ok(Err(error)) => self.handshake_failed(source, &error),
+                    Err(_) => self.refused("handshake_timeout"),
+                }
+            }
+            None => self.serve_plaintext(stream, (source, local, id), stop).await,
+        }
+    }
+
+    async fn serve_plaintext(
+        &self,
+        mut stream: TcpStream,
+        (source, local, id): (SocketAddr, SocketAddr, i32),
+        stop: watch::Receiver<bool>,
+    ) {
+        let first = timeout(self.limits.header_read_timeout, read_first(&mut stream)).await;
+        let (bytes, protocol) = match first {
+            Ok(Ok((bytes, First::Http2))) => (bytes, ALPN::H2),
+            Ok(Ok((bytes, First::Http1))) => (bytes, ALPN::H1),
+            Ok(Ok((_, First::Tls))) => return self.refused("tls_on_plaintext"),
+            Ok(Ok((bytes, First::More | First::Unknown))) => {
+                // A connection that was opened and closed is a probe, not an attack.
+                return if bytes.is_empty() { () } else { self.refused("unknown_protocol") };
+            }
+            Ok(Err(_)) => return,
+            Err(_) => return self.refused("first_bytes_timeout"),
+        };
+        let arrival = self.arrival(source, local, None);
+        self.hand_over(stream, bytes, protocol, (arrival, None, id), stop).await;
+    }
+
+    async fn hand_over<S>(
+        &self,
+        stream: S,
+        put_back: Bytes,
+        protocol: ALPN,
+        (arrival, tls, id): (Arrival, Option<SslDigest>, i32),
+        stop: watch::Receiver<bool>,
+    ) where
+        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
+        let head_read_timeout = self.limits.header_read_timeout;
+        let is_http2 = protocol == ALPN::H2;
+        let origin = Origin { put_back, protocol, arrival, tls, id, head_read_timeout };
+        if let Ok(conn) = Conn::new(stream, origin) {
+            self.engine.serve(Box::new(conn), is_http2, &stop).await;
+        }
+    }
+
+    fn arrival(&self, source: SocketAddr, local: SocketAddr, peer: Option<SpiffeId>) -> Arrival {
+        Arrival { direction: self.direction, source, local, peer, head: HeadWatch::default() }
+    }
+
+    fn peer_of(&self, stream: &tokio_rustls::server::TlsStream<TcpStream>) -> Result<SpiffeId, Refusal> {
+        let (_, session) = stream.get_ref();
+        let leaf = session.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
+        let peer = Trust::peer_of(leaf)?;
+        self.telemetry.tls_opened(self.direction.as_str(), session);
+        Ok(peer)
+    }
+
+    fn refuse_peer(&self, source: SocketAddr, refusal: &Refusal) {
+        self.telemetry.tls_refused(self.direction.as_str(), refusal);
+        tracing::warn!(%source, reason = refusal.reason(), error = %refusal, "peer refused");
+    }
+
+    fn handshake_failed(&self, source: SocketAddr, error: &std::io::Error) {
+        match identity::refusal_of(error) {
+            Some(refusal) => self.refuse_peer(source, &refusal),
+            None => {
+                self.refused("handshake");
+                tracing::debug!(%source, %error, "TLS handshake failed");
+            }
+        }
+    }
+}
+
+/// Reads until the protocol is clear.
+async fn read_first(stream: &mut TcpStream) -> std::io::Result<(Bytes, First)> {
+    let mut bytes = BytesMut::with_capacity(detect::BYTES_MAX);
+    loop {
+        let first = detect(&bytes);
+        if first != First::More || stream.read_buf(&mut bytes).await? == 0 {
+            return Ok((bytes.freeze(), first));
+        }
+    }
+}
+
+fn tls_digest(session: &rustls::CommonState) -> SslDigest {
+    let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+    SslDigest::new(cipher.unwrap_or("unknown"), "TLSv1.3", None, None, Vec::new())
+}

@@ -1,0 +1,280 @@
+//! The byte stream that pingora is given: ours from the socket up to the decrypted byte.
+//!
+//! It puts back the bytes that protocol detection has read, carries what the accept loop learned ([`Arrival`]) to the hooks, and
+//! closes a connection whose request head does not arrive in time: pingora's own limit starts anew with every read.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora_core::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::{ALPN, SslDigest};
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID,
+};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use penstock_model::spiffe::SpiffeId;
+
+/// Which way a request goes through the sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the workload to others.
+    Outbound,
+    /// From others to the workload.
+    Inbound,
+}
+
+impl Direction {
+    /// Value of the metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// What the accept loop learned of a connection; every hook can read it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Which listener it came to.
+    pub direction: Direction,
+    /// Who connected.
+    pub source: SocketAddr,
+    /// The address that was connected to.
+    pub local: SocketAddr,
+    /// The peer's verified identity.
+    pub peer: Option<SpiffeId>,
+    /// Where the connection stands between two requests (HTTP/1.1 alone).
+    pub head: HeadWatch,
+}
+
+/// Shared between the stream, which sees bytes, and the hooks, which know what they mean.
+#[derive(Debug, Default)]
+pub struct HeadWatch(AtomicU8);
+
+impl HeadWatch {
+    const IDLE: u8 = 0;
+    const HEAD: u8 = 1;
+    const REQUEST: u8 = 2;
+
+    /// A whole head has arrived.
+    pub fn head_is_read(&self) {
+        self.0.store(Self::REQUEST, Ordering::Relaxed);
+    }
+
+    /// The request has ended; the next byte starts a new head.
+    pub fn request_ended(&self) {
+        self.0.store(Self::IDLE, Ordering::Relaxed);
+    }
+}
+
+/// A connection for pingora.
+pub struct Conn<S> {
+    io: S,
+    put_back: Bytes,
+    protocol: ALPN,
+    arrival: Arc<Arrival>,
+    proxy: Arc<ProxyDigest>,
+    tls: Option<Arc<SslDigest>>,
+    socket: Arc<SocketDigest>,
+    id: i32,
+    head_read_timeout: Duration,
+    head_deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a [`Conn`] is made of, beside the stream.
+pub struct Origin {
+    /// Bytes that detection has read.
+    pub put_back: Bytes,
+    /// What is spoken.
+    pub protocol: ALPN,
+    /// What the accept loop learned.
+    pub arrival: Arrival,
+    /// A digest, where the stream was TLS.
+    pub tls: Option<SslDigest>,
+    /// File descriptor, or any number.
+    pub id: i32,
+    /// Longest time for one HTTP/1.1 request head.
+    pub head_read_timeout: Duration,
+}
+
+impl<S> Conn<S> {
+    /// Wraps a stream.
+    ///
+    /// # Errors
+    /// None in practice: the placeholder response that pingora's digest asks for cannot be built.
+    pub fn new(io: S, origin: Origin) -> pingora_error::Result<Self> {
+        let arrival = Arc::new(origin.arrival);
+        let carried: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(&arrival));
+        let proxy = ProxyDigest::new(Box::new(ResponseHeader::build(200, Some(0))?), Some(carried));
+        let socket = SocketDigest::from_raw_fd(origin.id);
+        // Filled in now, so that the digest never asks the descriptor, which a pipe in a test does not have.
+        drop(socket.peer_addr.set(Some(PeerAddr::Inet(arrival.source))));
+        drop(socket.local_addr.set(Some(PeerAddr::Inet(arrival.local))));
+        Ok(Self {
+            io,
+            put_back: origin.put_back,
+            protocol: origin.protocol,
+            arrival,
+            proxy: Arc::new(proxy),
+            tls: origin.tls.map(Arc::new),
+            socket: Arc::new(socket),
+            id: origin.id,
+            head_read_timeout: origin.head_read_timeout,
+            head_deadline: None,
+        })
+    }
+
+    /// HTTP/1.1 alone: arms the deadline with the first byte of a head, disarms it when the hooks have seen the head.
+    fn head_is_late(&mut self, context: &mut Context<'_>) -> bool {
+        if self.protocol != ALPN::H1 {
+            return false;
+        }
+        match self.arrival.head.0.load(Ordering::Relaxed) {
+            HeadWatch::HEAD => {
+                let late = Instant::now() + self.head_read_timeout;
+                self.head_deadline
+                    .get_or_insert_with(|| Box::pin(sleep_until(late)))
+                    .as_mut()
+                    .poll(context)
+                    .is_ready()
+            }
+            _ => {
+                self.head_deadline = None;
+                false
+            }
+        }
+    }
+
+    fn bytes_arrived(&self) {
+        if self.protocol == ALPN::H1 {
+            let (idle, head) = (HeadWatch::IDLE, HeadWatch::HEAD);
+            // Fails when a request is under way, whose body this is.
+            let _started =
+                self.arrival.head.0.compare_exchange(idle, head, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the accept loop learned of the connection that `session` came on.
+pub fn arrival(session: &Session) -> Option<Arc<Arrival>> {
+    let carried = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
+    carried.downcast_ref::<Arc<Arrival>>().map(Arc::clone)
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.put_back.is_empty() {
+            let count = self.put_back.len().min(buffer.remaining());
+            buffer.put_slice(&self.put_back.split_to(count));
+            self.bytes_arrived();
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.io).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                if buffer.filled().len() > before {
+                    self.bytes_arrived();
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending if self.head_is_late(context) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "request head took too long")))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[async_trait::async_trait]
+impl<S: AsyncWrite + Unpin + Send> Shutdown for Conn<S> {
+    async fn shutdown(&mut self) {
+        // The peer may be gone already; there is nobody left to tell.
+        drop(self.io.shutdown().await);
+    }
+}
+
+impl<S> UniqueID for Conn<S> {
+    fn id(&self) -> i32 {
+        self.id
+    }
+}
+
+impl<S> Ssl for Conn<S> {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.tls.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        Some(self.protocol.clone())
+    }
+}
+
+impl<S> GetProxyDigest for Conn<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.proxy))
+    }
+}
+
+impl<S> GetTimingDigest for Conn<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl<S> GetSocketDigest for Conn<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.socket))
+    }
+}
+
+impl<S> Peek for Conn<S> {}
+
+impl<S> fmt::Debug for Conn<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("arrival", &self.arrival).finish_non_exhaustive()
+    }
+}

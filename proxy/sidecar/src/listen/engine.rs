@@ -1,0 +1,126 @@
+//! pingora's proxy with our connector, without pingora's server.
+//!
+//! There is no public constructor for a proxy with a custom connector. What there is: a service that hands the proxy to a callback
+//! when a stream arrives that is not HTTP/2. So the service is started once on a loopback socket of its own, one connection is
+//! made to it, and everything after that goes through the proxy that the callback was given; the socket is closed again.
+
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::FutureExt;
+use parking_lot::Mutex;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{Fds, ShutdownWatch};
+use pingora_core::services::Service as _;
+use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+
+use penstock_model::settings::Limits;
+
+use crate::http::Hooks;
+use crate::tasks::Tasks;
+use crate::upstream::seam::Mesh;
+
+/// Idle time of an HTTP/2 connection without streams.
+const HTTP2_IDLE_MAX: std::time::Duration = std::time::Duration::from_secs(300);
+/// Receive windows; see the pool, which is the other end.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Streams that a peer may open and reset before they are taken up: a flood of them ends the connection.
+const PENDING_RESETS_MAX: usize = 20;
+/// First wait of a kept HTTP/1.1 connection for its next request, in seconds.
+const KEEPALIVE_S: u64 = 75;
+
+type Proxy = HttpProxy<Hooks, Mesh>;
+
+/// pingora.
+#[derive(Clone)]
+pub struct Engine {
+    proxy: Arc<Proxy>,
+}
+
+impl Engine {
+    /// Builds the proxy.
+    ///
+    /// # Errors
+    /// When no loopback socket can be had at start.
+    pub async fn new(hooks: Hooks, mesh: Mesh, limits: &Limits, tasks: &Tasks) -> anyhow::Result<Self> {
+        let (give, take) = oneshot::channel::<Arc<Proxy>>();
+        let give = Mutex::new(Some(give));
+        let on_custom = Arc::new(move |proxy: Arc<Proxy>, _stream: Stream, _stop: &ShutdownWatch| {
+            if let Some(give) = give.lock().take() {
+                // Fails when nobody waits any more, and then nobody needs it.
+                drop(give.send(proxy));
+            }
+            async { None::<Stream> }.boxed()
+        });
+        let mut options = HttpServerOptions::default();
+        options.force_custom = true;
+        options.h2_idle_timeout = Some(HTTP2_IDLE_MAX);
+        let conf = Arc::new(ServerConf::default());
+        let mut service =
+            ProxyServiceBuilder::new(&conf, hooks).custom(mesh, on_custom).server_options(options).build();
+        if let Some(proxy) = service.app_logic_mut() {
+            proxy.h2_options = Some(http2_options(limits));
+        }
+
+        let socket = std::net::TcpListener::bind(("127.0.0.1", 0))
+            .context("no loopback socket can be had for the start of the HTTP engine")?;
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let mut fds = Fds::new();
+        fds.add(address.to_string(), socket.into_raw_fd());
+        service.add_tcp(&address.to_string());
+        let (stop, stopped) = watch::channel(false);
+        let fds = Arc::new(Mutex::new(fds));
+        tasks.spawn("engine start", async move {
+            service.start_service(Some(fds), stopped, 1).await;
+        });
+        let knock = TcpStream::connect(address).await.context("the HTTP engine did not start")?;
+        let proxy = take.await.context("the HTTP engine did not start")?;
+        drop(knock);
+        stop.send_replace(true);
+        Ok(Self { proxy })
+    }
+
+    /// Serves one connection to its end.
+    pub async fn serve(&self, stream: Stream, is_http2: bool, stop: &ShutdownWatch) {
+        if is_http2 {
+            self.proxy.process_new(stream, stop).await;
+            return;
+        }
+        let mut session = ServerSession::new_http1(stream);
+        session.set_keepalive(Some(KEEPALIVE_S));
+        session.set_pipelining_enabled(true);
+        let mut next = self.proxy.process_new_http(session, stop).await;
+        while let Some((stream, kept)) = next.map(|reused| reused.consume()) {
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(kept) = kept {
+                kept.apply_to_session(&mut session);
+            }
+            next = self.proxy.process_new_http(session, stop).await;
+        }
+    }
+
+    /// Ends idle HTTP/1.1 connections. HTTP/2 ones end by the stop signal.
+    pub async fn end_idle(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}
+
+fn http2_options(limits: &Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_header_list_size(limits.header_bytes_max)
+        .max_concurrent_streams(limits.streams_per_connection_max)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX);
+    options
+}

@@ -1,0 +1,93 @@
+//! Snapshots arrive: from the control plane, from files, or, until one of them has spoken, from disk.
+
+mod disk;
+mod files;
+mod stream;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use penstock_model::settings::ProxySettings;
+use penstock_model::snapshot::{Parts, Snapshot};
+use serde_json::{Value, json};
+
+use crate::control::Control;
+use crate::identity::Identity;
+use crate::live::{Live, Source};
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+
+/// What receiving a snapshot touches.
+#[derive(Clone)]
+pub struct Sync {
+    settings: ProxySettings,
+    live: Arc<Live>,
+    telemetry: Arc<Telemetry>,
+    status: Arc<Mutex<Status>>,
+}
+
+/// How receiving stands, for `/config/sync`.
+#[derive(Debug, Default)]
+pub struct Status {
+    connected: bool,
+    types: Vec<Value>,
+    last_error: Option<String>,
+}
+
+impl Sync {
+    /// Uses the last good snapshot from disk, if there is one.
+    pub fn new(settings: &ProxySettings, live: &Arc<Live>, telemetry: &Arc<Telemetry>) -> (Self, Parts) {
+        let sync = Self {
+            settings: settings.clone(),
+            live: Arc::clone(live),
+            telemetry: Arc::clone(telemetry),
+            status: Arc::default(),
+        };
+        let parts = if settings.documents.is_some() { None } else { disk::load(settings) };
+        if let Some(parts) = &parts {
+            let snapshot = Snapshot::assemble(parts.clone());
+            tracing::info!(version = %snapshot.version(), "the last good snapshot is used until the control plane answers");
+            sync.live.publish(snapshot, Source::Cache);
+            sync.telemetry.metrics.config_valid.set(1);
+        }
+        (sync, parts.unwrap_or_default())
+    }
+
+    /// Starts receiving.
+    pub fn start(self, held: Parts, control: Option<Arc<Control>>, identity: Arc<Identity>, tasks: &Tasks) {
+        match (self.settings.documents.clone(), control) {
+            (Some(path), _) => tasks.spawn("documents", files::run(self, path)),
+            (None, Some(control)) => tasks.spawn("push", stream::run(self, held, control, identity)),
+            // The compiler refuses settings with neither.
+            (None, None) => {}
+        }
+    }
+
+    /// How it stands, as JSON.
+    pub fn status(&self) -> Value {
+        let status = self.status.lock();
+        json!({
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "SyncStatus",
+            "source": self.live.source().as_str(),
+            "version": self.live.load().snapshot.version(),
+            "connected": status.connected,
+            "types": status.types,
+            "lastError": status.last_error,
+        })
+    }
+
+    fn publish(&self, parts: &Parts, source: Source) {
+        let snapshot = Snapshot::assemble(parts.clone());
+        tracing::info!(version = %snapshot.version(), source = source.as_str(), "snapshot in use");
+        self.live.publish(snapshot, source);
+        self.telemetry.metrics.config_valid.set(1);
+        let now_s = i64::try_from(crate::clock::unix_time().as_secs()).unwrap_or(i64::MAX);
+        self.telemetry.metrics.xds_last_update.set(now_s);
+        disk::store(&self.settings, parts);
+    }
+
+    fn failed(&self, error: String) {
+        self.status.lock().last_error = Some(error);
+    }
+}

@@ -1,0 +1,62 @@
+//! What operators see: metrics, exact latencies, the access log. Each fact is told once, here, by the event that it is.
+
+pub mod access_log;
+pub mod latency;
+pub mod metrics;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use penstock_model::settings::AccessLog;
+
+use self::access_log::{AccessLogWriter, Entry};
+use self::latency::Latencies;
+use self::metrics::Metrics;
+use crate::identity::verify::Refusal;
+
+/// Everything that is told to operators.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// Counters, gauges and histograms.
+    pub metrics: Metrics,
+    /// Exact latencies by backend.
+    pub latencies: Latencies,
+    access_log: Mutex<AccessLogWriter>,
+}
+
+impl Telemetry {
+    /// Telemetry of one process.
+    ///
+    /// # Errors
+    /// When the access log cannot be opened, or a metric is declared twice (a build defect).
+    pub fn new(access_log: &AccessLog) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            metrics: Metrics::new()?,
+            latencies: Latencies::default(),
+            access_log: Mutex::new(AccessLogWriter::open(access_log)?),
+        }))
+    }
+
+    /// A connection with mutual TLS was made.
+    pub fn tls_opened(&self, direction: &'static str, session: &rustls::CommonState) {
+        let version = match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "other",
+        };
+        let group = session.negotiated_key_exchange_group();
+        let key_exchange = group.map_or_else(|| "none".to_owned(), |group| format!("{:?}", group.name()));
+        self.metrics.tls_connections.with_label_values(&[direction, version, &key_exchange]).inc();
+    }
+
+    /// A peer was refused, or refused us.
+    pub fn tls_refused(&self, direction: &'static str, refusal: &Refusal) {
+        self.metrics.tls_refusals.with_label_values(&[direction, refusal.reason()]).inc();
+    }
+
+    /// A request has ended.
+    pub fn request_ended(&self, entry: &Entry<'_>) {
+        self.metrics.request_ended(entry);
+        self.latencies.record(entry);
+        self.access_log.lock().write(entry);
+    }
+}

@@ -1,0 +1,9 @@
+//! From a decided request to bytes at an endpoint, and back.
+
+pub mod attempt;
+pub mod call;
+pub mod dial;
+pub mod pool;
+pub mod seam;
+pub mod session;
+pub mod upload;

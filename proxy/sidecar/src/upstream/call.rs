@@ -1,0 +1,101 @@
+//! What the hooks hand to the session: one logical request; and what the session tells them back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use penstock_dialect::Dialect;
+use penstock_dialect::reply::ErrorCode;
+use penstock_model::settings::Application;
+use penstock_model::units::Moment;
+
+use super::upload::Upload;
+use crate::fleet::BackendState;
+
+/// One logical request on its way to an endpoint.
+#[derive(Debug)]
+pub struct Call {
+    /// Where it goes.
+    pub target: Target,
+    /// Its body.
+    pub upload: Arc<Upload>,
+    /// Where its story is told.
+    pub trail: Arc<Trail>,
+    /// What it speaks, for an error in a stream that has begun.
+    pub dialect: Dialect,
+    /// When all of it must be over.
+    pub deadline: Option<Moment>,
+    /// Longest time of one attempt, from its start to the end of its answer.
+    pub attempt_timeout: Option<Duration>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// To one endpoint of a backend, picked for each attempt.
+    Backend(Arc<BackendState>),
+    /// To the application beside an inbound sidecar.
+    Application(Application),
+    /// Nowhere: we answer ourselves.
+    Nowhere,
+}
+
+/// The story of a logical request, for its account and its answer.
+#[derive(Debug, Default)]
+pub struct Trail {
+    state: Mutex<TrailState>,
+}
+
+/// See [`Trail`].
+#[derive(Clone, Debug, Default)]
+pub struct TrailState {
+    /// The endpoint tried last.
+    pub endpoint: Option<SocketAddr>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Why there is no answer, or why it broke off.
+    pub failure: Option<Failure>,
+    /// The application has seen nothing of the request.
+    pub is_unprocessed: bool,
+}
+
+/// Why a request failed, in the words of the answer that we make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The code.
+    pub code: ErrorCode,
+    /// The message for people.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl Trail {
+    /// An attempt begins.
+    pub fn attempt(&self, endpoint: SocketAddr) {
+        let mut state = self.state.lock();
+        state.endpoint = Some(endpoint);
+        state.attempts += 1;
+    }
+
+    /// It has failed for good.
+    pub fn fail(&self, failure: Failure) {
+        self.state.lock().failure = Some(failure);
+    }
+
+    /// The application has seen nothing of the request.
+    pub fn is_unprocessed(&self) {
+        self.state.lock().is_unprocessed = true;
+    }
+
+    /// How it stands.
+    pub fn read(&self) -> TrailState {
+        self.state.lock().clone()
+    }
+}

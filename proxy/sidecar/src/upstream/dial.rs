@@ -1,0 +1,48 @@
+//! The seam between the data path and the network: production dials TCP, tests dial memory.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// A byte stream to somewhere.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
+
+/// Opens byte streams.
+pub trait Dial: Send + Sync + fmt::Debug {
+    /// Connects to `address`. The caller bounds the time.
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Wire>>>;
+}
+
+/// Dials TCP.
+#[derive(Debug)]
+pub struct Tcp;
+
+/// Idle time before the kernel probes a peer, as Linkerd and Envoy's guides set it.
+pub const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
+
+impl Dial for Tcp {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Wire>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            tune(&stream)?;
+            Ok(Box::new(stream) as Box<dyn Wire>)
+        })
+    }
+}
+
+/// No delay for small writes; probes for peers that have vanished.
+///
+/// # Errors
+/// When the socket is closed already.
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))
+}

@@ -1,0 +1,365 @@
+//! Connections to endpoints, kept and shared.
+//!
+//! HTTP/2 connections (mutual TLS to a sidecar, or plaintext to an application) are shared up to a number of streams; one request at a
+//! time dials, the others wait for it. HTTP/1.1 connections serve one request at a time and are kept for a few seconds.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use penstock_model::units::Moment;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::dial::{Dial, Wire};
+use super::upload::UploadBody;
+use crate::clock;
+use crate::identity::verify::{Refusal, Trust};
+use crate::identity::{self, Identity};
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+
+/// How requests are carried to a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// HTTP/2 over mutual TLS to a sidecar.
+    Mesh,
+    /// HTTP/2 in plaintext to an application.
+    H2c,
+    /// HTTP/1.1 in plaintext to an application.
+    Http1,
+}
+
+/// Which connections are interchangeable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Where the connection goes.
+    pub address: SocketAddr,
+    /// What it carries.
+    pub carrier: Carrier,
+    /// Who must be there, for `Mesh`; any identity of the trust domain where absent.
+    pub identity: Option<Arc<str>>,
+}
+
+/// How connections are made and shared.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Longest time for TCP, TLS and the HTTP/2 preface together.
+    pub connect_timeout: Duration,
+    /// Most requests at once on one HTTP/2 connection.
+    pub streams_max: u32,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The network said no.
+    #[error("cannot connect to {address}")]
+    Network {
+        /// Where to.
+        address: SocketAddr,
+        /// What it said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It took too long.
+    #[error("no connection to {address} within {limit:?}")]
+    Timeout {
+        /// Where to.
+        address: SocketAddr,
+        /// How long was allowed.
+        limit: Duration,
+    },
+    /// The peer is not who it should be.
+    #[error("the sidecar at {address} was refused")]
+    Identity {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: Refusal,
+    },
+    /// The peer does not speak as agreed.
+    #[error("the handshake with {address} failed")]
+    Handshake {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Receive window of one stream and of one connection: enough for 1 GB/s at 1 ms, and no endless buffer for a slow reader.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes that wait in the HTTP/2 library for the peer's window.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// A peer that answers no ping for so long is gone; interval and wait as Envoy's and Linkerd's guides set them.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// Below the 5 s after which uvicorn, in front of vLLM and SGLang, closes an idle connection.
+const HTTP1_IDLE_MAX: Duration = Duration::from_secs(3);
+/// Idle HTTP/1.1 connections kept for one place.
+const HTTP1_KEPT_MAX: usize = 256;
+
+/// All connections of the process.
+#[derive(Debug)]
+pub struct Pool {
+    dial: Arc<dyn Dial>,
+    identity: Arc<Identity>,
+    tls: Arc<ClientConfig>,
+    tasks: Tasks,
+    telemetry: Arc<Telemetry>,
+    shared: Mutex<HashMap<Place, Arc<Shelf>>>,
+    single: Mutex<HashMap<Place, Vec<Idle>>>,
+}
+
+/// HTTP/2 connections to one place.
+#[derive(Debug, Default)]
+struct Shelf {
+    open: Mutex<Vec<Arc<Shared>>>,
+    dialling: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: SendRequest<Bytes>,
+    streams: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<UploadBody>,
+    since: Moment,
+}
+
+/// A place on a shared connection; given back on drop.
+#[derive(Debug)]
+pub struct Lease(Arc<Shared>);
+
+impl Lease {
+    /// Sends requests.
+    pub fn sender(&self) -> SendRequest<Bytes> {
+        self.0.sender.clone()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// An HTTP/1.1 connection, and whether it has served before: then the peer may have closed it meanwhile.
+#[derive(Debug)]
+pub struct Single {
+    /// Sends one request at a time.
+    pub sender: http1::SendRequest<UploadBody>,
+    /// New, or kept from an earlier request.
+    pub used: Used,
+}
+
+/// Whether a connection is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Used {
+    /// Just dialled.
+    Never,
+    /// It has served a request.
+    Before,
+}
+
+impl Pool {
+    /// An empty pool.
+    ///
+    /// # Errors
+    /// When the TLS configuration cannot be made, a build defect.
+    pub fn new(
+        dial: Arc<dyn Dial>,
+        identity: Arc<Identity>,
+        tasks: Tasks,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, rustls::Error> {
+        let tls = Arc::new(identity::tls::client_config(identity.cell())?);
+        Ok(Self { dial, identity, tls, tasks, telemetry, shared: Mutex::default(), single: Mutex::default() })
+    }
+
+    /// A place on an HTTP/2 connection, dialled if none has room.
+    ///
+    /// # Errors
+    /// When a connection is needed and cannot be made. Nothing of the request has been sent then.
+    pub async fn lease(&self, place: &Place, terms: Terms) -> Result<Lease, ConnectError> {
+        let shelf = Arc::clone(self.shared.lock().entry(place.clone()).or_default());
+        if let Some(lease) = shelf.room(terms.streams_max) {
+            return Ok(lease);
+        }
+        let _turn = shelf.dialling.lock().await;
+        if let Some(lease) = shelf.room(terms.streams_max) {
+            return Ok(lease);
+        }
+        let connected = timeout(terms.connect_timeout, self.connect_http2(place));
+        let sender = connected.await.unwrap_or_else(|_| Err(timed_out(place, terms)))?;
+        let shared = Arc::new(Shared { sender, streams: AtomicU32::new(1) });
+        shelf.open.lock().push(Arc::clone(&shared));
+        Ok(Lease(shared))
+    }
+
+    /// Removes a connection that has turned out to be closing.
+    pub fn discard(&self, place: &Place, lease: &Lease) {
+        if let Some(shelf) = self.shared.lock().get(place) {
+            shelf.open.lock().retain(|open| !Arc::ptr_eq(open, &lease.0));
+        }
+    }
+
+    /// An HTTP/1.1 connection, kept or new.
+    ///
+    /// # Errors
+    /// As for [`lease`](Self::lease).
+    pub async fn single(&self, place: &Place, terms: Terms) -> Result<Single, ConnectError> {
+        while let Some(idle) = self.single.lock().get_mut(place).and_then(Vec::pop) {
+            if clock::now().since(idle.since) < HTTP1_IDLE_MAX && idle.sender.is_ready() {
+                return Ok(Single { sender: idle.sender, used: Used::Before });
+            }
+        }
+        let connected = timeout(terms.connect_timeout, self.connect_http1(place));
+        let sender = connected.await.unwrap_or_else(|_| Err(timed_out(place, terms)))?;
+        Ok(Single { sender, used: Used::Never })
+    }
+
+    /// Keeps an HTTP/1.1 connection whose request and answer are complete.
+    pub fn keep(&self, place: &Place, sender: http1::SendRequest<UploadBody>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut single = self.single.lock();
+        let kept = single.entry(place.clone()).or_default();
+        if kept.len() < HTTP1_KEPT_MAX {
+            kept.push(Idle { sender, since: clock::now() });
+        }
+    }
+
+    /// Drops connections to places for which `wanted` is false, and what has been idle for too long.
+    pub fn retain(&self, wanted: impl Fn(&Place) -> bool) {
+        let now = clock::now();
+        self.shared.lock().retain(|place, _| wanted(place));
+        self.single.lock().retain(|place, kept| {
+            kept.retain(|idle| now.since(idle.since) < HTTP1_IDLE_MAX);
+            wanted(place) && !kept.is_empty()
+        });
+    }
+
+    async fn connect_http2(&self, place: &Place) -> Result<SendRequest<Bytes>, ConnectError> {
+        let address = place.address;
+        let wire = self.dial(address).await?;
+        let wire: Box<dyn Wire> = match place.carrier {
+            Carrier::Mesh => self.secure(place, wire).await?,
+            Carrier::H2c | Carrier::Http1 => wire,
+        };
+        let (sender, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .enable_push(false)
+            .handshake(wire)
+            .await
+            .map_err(|source| ConnectError::Handshake { address, source: source.into() })?;
+        self.tasks.spawn("http2 connection", drive(connection, address));
+        Ok(sender)
+    }
+
+    async fn connect_http1(&self, place: &Place) -> Result<http1::SendRequest<UploadBody>, ConnectError> {
+        let address = place.address;
+        let wire = self.dial(address).await?;
+        let (sender, connection) = http1::Builder::new()
+            .handshake(TokioIo::new(wire))
+            .await
+            .map_err(|source| ConnectError::Handshake { address, source: source.into() })?;
+        self.tasks.spawn("http1 connection", async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%address, %error, "connection to the application ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<Box<dyn Wire>, ConnectError> {
+        self.dial.dial(address).await.map_err(|source| ConnectError::Network { address, source })
+    }
+
+    async fn secure(&self, place: &Place, wire: Box<dyn Wire>) -> Result<Box<dyn Wire>, ConnectError> {
+        let address = place.address;
+        let refused = |source: Refusal| {
+            self.telemetry.tls_refused("outbound", &source);
+            tracing::warn!(%address, reason = source.reason(), error = %source, "sidecar refused");
+            ConnectError::Identity { address, source }
+        };
+        // Names play no part: the peer is known by the URI in its certificate.
+        let name = ServerName::IpAddress(address.ip().into());
+        let connected = TlsConnector::from(Arc::clone(&self.tls)).connect(name, wire).await;
+        let stream = connected.map_err(|source| match identity::refusal_of(&source) {
+            Some(refusal) => refused(refusal),
+            None => ConnectError::Handshake { address, source: source.into() },
+        })?;
+        let (_, session) = stream.get_ref();
+        let leaf = session.peer_certificates().and_then(<[_]>::first);
+        let peer = leaf.ok_or(Refusal::NoCertificate).and_then(Trust::peer_of).map_err(refused)?;
+        if let Some(expected) = place.identity.as_ref().filter(|expected| ***expected != *peer.as_str()) {
+            return Err(refused(Refusal::WrongIdentity { peer, expected: Arc::clone(expected) }));
+        }
+        self.telemetry.tls_opened("outbound", session);
+        Ok(Box::new(stream))
+    }
+
+    /// Whether mesh connections can be made at all.
+    pub fn has_identity(&self) -> bool {
+        self.identity.is_ready()
+    }
+}
+
+impl Shelf {
+    /// The connection with the most streams that still has room: the others can then end.
+    fn room(&self, streams_max: u32) -> Option<Lease> {
+        let open = self.open.lock();
+        let usable = open.iter().filter(|shared| {
+            let peer_max = u32::try_from(shared.sender.current_max_send_streams()).unwrap_or(u32::MAX);
+            shared.streams.load(Ordering::Acquire) < streams_max.min(peer_max)
+        });
+        let fullest = usable.max_by_key(|shared| shared.streams.load(Ordering::Acquire))?;
+        fullest.streams.fetch_add(1, Ordering::AcqRel);
+        Some(Lease(Arc::clone(fullest)))
+    }
+}
+
+fn timed_out(place: &Place, terms: Terms) -> ConnectError {
+    ConnectError::Timeout { address: place.address, limit: terms.connect_timeout }
+}
+
+/// Runs a connection until it ends or its peer stops answering pings.
+async fn drive(mut connection: h2::client::Connection<Box<dyn Wire>, Bytes>, address: SocketAddr) {
+    let pings = connection.ping_pong();
+    let silent = async {
+        let Some(mut pings) = pings else { return std::future::pending().await };
+        loop {
+            sleep(PING_INTERVAL).await;
+            let answered = timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await;
+            if !matches!(answered, Ok(Ok(_))) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%address, %error, "connection to the sidecar ended");
+        },
+        () = silent => tracing::warn!(%address, "no answer to a ping, the connection is dropped"),
+    }
+}

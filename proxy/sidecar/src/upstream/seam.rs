@@ -1,0 +1,270 @@
+//! The only file that names pingora's hidden custom-connector traits. It translates; it decides nothing.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use pingora_core::connectors::http::custom::{Connection, Connector};
+use pingora_core::protocols::http::custom::client::Session;
+use pingora_core::protocols::http::custom::{BodyWrite, CustomMessageWrite};
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::tls::{ALPN, CustomALPN};
+use pingora_core::protocols::{Digest, UniqueIDType};
+use pingora_core::upstreams::peer::{HttpPeer, Peer};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::attempt::Head;
+use super::call::{Call, Failure, Trail};
+use super::pool::Pool;
+use super::session::{Chunk, LogicalRequest};
+use super::upload::Upload;
+use crate::telemetry::Telemetry;
+
+/// Carries a [`Call`] and its head from the hooks to the session, in the request's extensions.
+#[derive(Clone)]
+pub struct Parcel(Arc<Mutex<Option<(Call, Head)>>>);
+
+impl Parcel {
+    /// Wraps a request.
+    pub fn new(call: Call, head: Head) -> Self {
+        Self(Arc::new(Mutex::new(Some((call, head)))))
+    }
+}
+
+/// The peer that every request names: its protocol selects our connector before anything is dialled.
+pub fn peer() -> Box<HttpPeer> {
+    let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let mut peer = HttpPeer::new(nowhere, false, String::new());
+    peer.options.alpn = ALPN::Custom(CustomALPN::new(b"penstock".to_vec()));
+    Box::new(peer)
+}
+
+/// Makes sessions.
+pub struct Mesh {
+    /// Connections to endpoints.
+    pub pool: Arc<Pool>,
+    /// Where retries are told.
+    pub telemetry: Arc<Telemetry>,
+}
+
+#[async_trait::async_trait]
+impl Connector for Mesh {
+    type Session = MeshSession;
+
+    async fn get_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        _peer: &P,
+    ) -> Result<(Connection<MeshSession>, bool)> {
+        Ok((Connection::Session(MeshSession::new(self)), false))
+    }
+
+    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<MeshSession> {
+        Some(MeshSession::new(self))
+    }
+
+    async fn release_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        session: MeshSession,
+        _peer: &P,
+        _idle_timeout: Option<Duration>,
+    ) {
+        if let Some(request) = session.request {
+            request.release();
+        }
+    }
+}
+
+/// One logical request as pingora sees it.
+pub struct MeshSession {
+    pool: Arc<Pool>,
+    telemetry: Arc<Telemetry>,
+    request: Option<LogicalRequest>,
+    upload: Option<Arc<Upload>>,
+    trail: Option<Arc<Trail>>,
+    response: Option<ResponseHeader>,
+    ended: bool,
+}
+
+impl MeshSession {
+    fn new(mesh: &Mesh) -> Self {
+        Self {
+            pool: Arc::clone(&mesh.pool),
+            telemetry: Arc::clone(&mesh.telemetry),
+            request: None,
+            upload: None,
+            trail: None,
+            response: None,
+            ended: false,
+        }
+    }
+
+    fn request(&mut self) -> Result<&mut LogicalRequest> {
+        self.request
+            .as_mut()
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "no request was written"))
+    }
+
+    /// Tells the trail and makes pingora's error, which only says that there is one.
+    fn failed(&self, failure: Failure) -> Box<Error> {
+        let error = Error::explain(ErrorType::HTTPStatus(failure.code.status()), failure.message.clone());
+        if let Some(trail) = &self.trail {
+            trail.fail(failure);
+        }
+        error.into_up()
+    }
+}
+
+#[async_trait::async_trait]
+impl Session for MeshSession {
+    async fn write_request_header(&mut self, mut request: Box<RequestHeader>, _end: bool) -> Result<()> {
+        let parcel = request.extensions_mut().remove::<Parcel>();
+        let (call, head) = parcel
+            .and_then(|parcel| parcel.0.lock().take())
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "the request was not prepared"))?;
+        self.upload = Some(Arc::clone(&call.upload));
+        self.trail = Some(Arc::clone(&call.trail));
+        let (pool, telemetry) = (Arc::clone(&self.pool), Arc::clone(&self.telemetry));
+        self.request = Some(LogicalRequest::new(call, head, pool, telemetry));
+        Ok(())
+    }
+
+    async fn read_response_header(&mut self) -> Result<()> {
+        let answered = self.request()?.answer().await;
+        let response = answered.map_err(|failure| self.failed(failure))?;
+        let (parts, ()) = response.into_parts();
+        self.response = Some(ResponseHeader::from(parts));
+        self.ended = self.request()?.has_ended();
+        Ok(())
+    }
+
+    async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let chunk = self.request()?.chunk().await;
+        match chunk.map_err(|failure| self.failed(failure))? {
+            Chunk::Bytes(bytes) => {
+                self.ended = self.request()?.has_ended();
+                Ok(Some(bytes))
+            }
+            Chunk::Last(bytes) => {
+                self.ended = true;
+                Ok(Some(bytes))
+            }
+            Chunk::End => Ok(None),
+        }
+    }
+
+    async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let trailers = self.request()?.trailers().await;
+        self.ended = true;
+        trailers.map_err(|failure| self.failed(failure))
+    }
+
+    async fn check_response_end_or_error(&mut self, _headers: bool) -> Result<bool> {
+        Ok(self.ended)
+    }
+
+    fn response_header(&self) -> Option<&ResponseHeader> {
+        self.response.as_ref()
+    }
+
+    fn response_finished(&self) -> bool {
+        self.ended
+    }
+
+    fn take_request_body_writer(&mut self) -> Option<Box<dyn BodyWrite>> {
+        self.upload.take().map(|upload| Box::new(Writer(upload)) as Box<dyn BodyWrite>)
+    }
+
+    async fn shutdown(&mut self, _code: u32, _reason: &str) {
+        self.request = None;
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        Some(Box::new(futures::stream::empty()))
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        Some(Box::new(()))
+    }
+
+    // What follows has no meaning for a logical request: the body goes through the writer, deadlines are in the call.
+
+    async fn write_request_body(&mut self, _bytes: Bytes, _end: bool) -> Result<()> {
+        Ok(())
+    }
+
+    async fn finish_request_body(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn set_read_timeout(&mut self, _timeout: Option<Duration>) {}
+
+    fn set_write_timeout(&mut self, _timeout: Option<Duration>) {}
+
+    fn was_upgraded(&self) -> bool {
+        false
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        None
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        None
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn fd(&self) -> UniqueIDType {
+        -1
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn drain_custom_messages(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The client's half of the body.
+struct Writer(Arc<Upload>);
+
+#[async_trait::async_trait]
+impl BodyWrite for Writer {
+    async fn write_all_buf(&mut self, bytes: &mut Bytes) -> Result<()> {
+        self.0.push(bytes.split_to(bytes.len()));
+        poll_fn(|context| self.0.poll_room(context)).await;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.0.finish();
+        Ok(())
+    }
+
+    async fn cleanup(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn upgrade_body_writer(&mut self) {}
+}

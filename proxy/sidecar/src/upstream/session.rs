@@ -1,0 +1,307 @@
+//! One logical request, whatever it takes: pick, connect, send, and once more elsewhere if nothing was processed.
+//!
+//! pingora runs two halves of a request in one task. The client's half writes the body and watches the client; the endpoint's half
+//! calls [`LogicalRequest::answer`] and then reads chunks. All waiting is in the endpoint's half, so that the client's half is free
+//! to notice that the client has left; both are dropped then, and with them streams, leases and tickets.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response};
+use penstock_dialect::reply::{ErrorCode, Reply};
+use penstock_model::snapshot::Protocol;
+use penstock_model::units::Moment;
+use penstock_policy::pick::NoPick;
+use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
+
+use super::attempt::{self, Answer, Failed, Head};
+use super::call::{Call, Failure, Target};
+use super::pool::{Carrier, Place, Pool, Terms};
+use crate::clock;
+use crate::fleet::{EndpointState, Ticket};
+use crate::http::headers::{self, TARGET, UNPROCESSED, WIRE, WIRE_VERSION};
+use crate::telemetry::Telemetry;
+
+/// How the application beside the sidecar is reached: it is on the same host.
+const LOCAL_TERMS: Terms = Terms { connect_timeout: std::time::Duration::from_secs(1), streams_max: 1_000 };
+
+/// One logical request.
+#[derive(Debug)]
+pub struct LogicalRequest {
+    call: Call,
+    head: Head,
+    pool: Arc<Pool>,
+    telemetry: Arc<Telemetry>,
+    tried: Vec<Arc<EndpointState>>,
+    running: Option<Running>,
+    is_event_stream: bool,
+}
+
+/// The attempt whose answer is being passed on.
+#[derive(Debug)]
+struct Running {
+    answer: Answer,
+    place: Place,
+    deadline: Option<Moment>,
+    _ticket: Option<Ticket>,
+}
+
+/// What to do with a chunk that did not come.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Pass it on.
+    Bytes(Bytes),
+    /// The answer has ended.
+    End,
+    /// The stream broke off; this event tells the caller, and then the stream ends.
+    Last(Bytes),
+}
+
+impl LogicalRequest {
+    /// A request that has not been sent.
+    pub fn new(call: Call, head: Head, pool: Arc<Pool>, telemetry: Arc<Telemetry>) -> Self {
+        Self { call, head, pool, telemetry, tried: Vec::new(), running: None, is_event_stream: false }
+    }
+
+    /// The head of the answer.
+    ///
+    /// # Errors
+    /// When no endpoint gives one; the trail says why.
+    pub async fn answer(&mut self) -> Result<Response<()>, Failure> {
+        let mut retries = 0;
+        let mut last = None;
+        loop {
+            let (place, terms, ticket) = match self.next_place() {
+                Ok(next) => next,
+                Err(none) => return Err(last.unwrap_or(none)),
+            };
+            self.call.trail.attempt(place.address);
+            let attempt_deadline = self.call.attempt_timeout.map(|span| clock::now() + span);
+            let deadline = earlier(self.call.deadline, attempt_deadline);
+            let head = self.head_for(ticket.as_ref(), retries + 1);
+            let sent = attempt::attempt(&self.pool, &place, terms, &head, &self.call.upload);
+            let failed = match bounded(deadline, sent).await {
+                Ok(Ok((response, answer))) if !is_unprocessed(&response) => {
+                    self.running = Some(Running { answer, place, deadline, _ticket: ticket });
+                    return Ok(self.accept(response));
+                }
+                Ok(Ok((response, answer))) => {
+                    let fault = busy();
+                    if self.verdict(&fault, retries) != Verdict::Retry {
+                        self.running = Some(Running { answer, place, deadline, _ticket: ticket });
+                        return Ok(self.accept(response));
+                    }
+                    Failed { fault, message: "the sidecar of the endpoint refused it".to_owned() }
+                }
+                Ok(Err(failed)) => match self.verdict(&failed.fault, retries) {
+                    Verdict::Retry => failed,
+                    Verdict::Stop(Stop::BudgetSpent) => {
+                        let message =
+                            format!("the budget of retries is spent; the last attempt: {}", failed.message);
+                        return Err(Failure::new(ErrorCode::RetryBudget, message));
+                    }
+                    Verdict::Stop(_) => return Err(self.failure(&failed, deadline)),
+                },
+                Err(Elapsed) => {
+                    let fault = Fault { side: Side::Upstream, kind: Kind::Timeout, sent: Sent::Something };
+                    return Err(self.failure(&Failed { fault, message: String::new() }, deadline));
+                }
+            };
+            retries += 1;
+            last = Some(self.failure(&failed, deadline));
+            tracing::debug!(address = %place.address, fault = %failed.fault, error = failed.message, "another attempt");
+        }
+    }
+
+    /// The next chunk of the answer.
+    ///
+    /// # Errors
+    /// When the answer breaks off in a way that cannot be told in the stream.
+    pub async fn chunk(&mut self) -> Result<Chunk, Failure> {
+        let Some(running) = &mut self.running else { return Ok(Chunk::End) };
+        let deadline = running.deadline;
+        let failed = match bounded(deadline, running.answer.chunk()).await {
+            Ok(Ok(Some(bytes))) => return Ok(Chunk::Bytes(bytes)),
+            Ok(Ok(None)) => return Ok(Chunk::End),
+            Ok(Err(failed)) => failed,
+            Err(Elapsed) => Failed {
+                fault: Fault { side: Side::Upstream, kind: Kind::Timeout, sent: Sent::Something },
+                message: String::new(),
+            },
+        };
+        self.running = None;
+        let failure = self.failure(&failed, deadline);
+        self.call.trail.fail(failure.clone());
+        let reply = Reply::new(failure.code, failure.message.as_str());
+        match reply.stream_event(self.call.dialect).filter(|_| self.is_event_stream) {
+            Some(event) => Ok(Chunk::Last(event.into())),
+            None => Err(failure),
+        }
+    }
+
+    /// Trailers of the answer.
+    ///
+    /// # Errors
+    /// When the answer breaks off.
+    pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
+        let Some(running) = &mut self.running else { return Ok(None) };
+        let deadline = running.deadline;
+        match bounded(deadline, running.answer.trailers()).await {
+            Ok(Ok(trailers)) => Ok(trailers),
+            Ok(Err(failed)) => Err(self.failure(&failed, deadline)),
+            Err(Elapsed) => Err(Failure::new(ErrorCode::Deadline, "the request's time was over")),
+        }
+    }
+
+    /// Whether the answer is complete.
+    pub fn has_ended(&self) -> bool {
+        self.running.as_ref().is_none_or(|running| running.answer.has_ended())
+    }
+
+    /// Gives back what can be used again.
+    pub fn release(mut self) {
+        if let Some(running) = self.running.take() {
+            running.answer.release(&self.pool, &running.place, &self.call.upload);
+        }
+    }
+
+    /// Where the next attempt goes.
+    fn next_place(&self) -> Result<(Place, Terms, Option<Ticket>), Failure> {
+        match &self.call.target {
+            Target::Nowhere => Err(Failure::new(ErrorCode::Internal, "a redirect was sent on")),
+            Target::Application(application) => {
+                let carrier = plaintext(application.protocol);
+                let place = Place { address: application.connect, carrier, identity: None };
+                Ok((place, LOCAL_TERMS, None))
+            }
+            Target::Backend(state) => {
+                let ticket = state.pick(&self.tried).map_err(|none| {
+                    let code = match none {
+                        NoPick::NoEndpoints => ErrorCode::NoEndpoints,
+                        NoPick::AllFull => ErrorCode::Overloaded,
+                        NoPick::AllTried => ErrorCode::Connect,
+                    };
+                    Failure::new(code, format!("Backend {}: {none}", state.backend.id))
+                })?;
+                let endpoint = &ticket.endpoint().endpoint;
+                let place = match endpoint.sidecar {
+                    Some(address) => {
+                        Place { address, carrier: Carrier::Mesh, identity: state.backend.identity.clone() }
+                    }
+                    None => Place {
+                        address: endpoint.id.address,
+                        carrier: plaintext(state.backend.protocol),
+                        identity: None,
+                    },
+                };
+                let terms = Terms {
+                    connect_timeout: state.policy.connect_timeout,
+                    streams_max: state.policy.streams_per_connection_max,
+                };
+                Ok((place, terms, Some(ticket)))
+            }
+        }
+    }
+
+    /// The head with what only the chosen endpoint's sidecar is told.
+    fn head_for(&mut self, ticket: Option<&Ticket>, attempt: u32) -> Head {
+        let mut head = self.head.clone();
+        if let Some(ticket) = ticket {
+            self.tried.push(Arc::clone(ticket.endpoint()));
+            let endpoint = &ticket.endpoint().endpoint;
+            if endpoint.sidecar.is_some() {
+                head.headers.insert(WIRE, WIRE_VERSION);
+                headers::insert_text(&mut head.headers, TARGET, &endpoint.id.address.to_string());
+                headers::insert_text(&mut head.headers, headers::BACKEND, &endpoint.id.backend.to_string());
+                headers::insert_text(&mut head.headers, headers::ATTEMPT, &attempt.to_string());
+            }
+        }
+        head
+    }
+
+    /// Whether another attempt follows a fault. Takes it from the budget if so.
+    fn verdict(&self, fault: &Fault, retries: u32) -> Verdict {
+        let Target::Backend(state) = &self.call.target else { return Verdict::Stop(Stop::Unsafe) };
+        let body = if self.call.upload.rewind() { Body::Held } else { Body::Gone };
+        let progress = Progress { retries, answer: AnswerState::NotBegun, body };
+        let verdict = retry::verdict(fault, &progress, &mut state.retries().lock(), clock::now());
+        let outcome = match verdict {
+            Verdict::Retry => "retried",
+            Verdict::Stop(stop) => stop.as_str(),
+        };
+        let id = &state.backend.id.0;
+        self.telemetry
+            .metrics
+            .retries
+            .with_label_values(&["outbound", &id.namespace, &id.name, fault.kind.as_str(), outcome])
+            .inc();
+        verdict
+    }
+
+    /// An answer is passed on: there will be no other attempt.
+    fn accept(&mut self, response: Response<()>) -> Response<()> {
+        if response.status().as_u16() >= 400 || self.has_ended() {
+            self.call.upload.sink_unless_whole();
+        } else {
+            self.call.upload.settle();
+        }
+        let content_type = response.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+        self.is_event_stream =
+            content_type.is_some_and(|text| text.to_ascii_lowercase().starts_with(b"text/event-stream"));
+        response
+    }
+
+    /// A fault in the words of the answer.
+    fn failure(&self, failed: &Failed, deadline: Option<Moment>) -> Failure {
+        if failed.fault.kind == Kind::Timeout {
+            let whose = if deadline == self.call.deadline { "request" } else { "backendRequest" };
+            return Failure::new(
+                ErrorCode::Deadline,
+                format!("the route's `timeouts.{whose}` passed before the answer was complete"),
+            );
+        }
+        if failed.fault.sent == Sent::Nothing {
+            self.call.trail.is_unprocessed();
+        }
+        let code = match failed.fault.kind {
+            Kind::Connect | Kind::Tls => ErrorCode::Connect,
+            _ if failed.fault.side == Side::Caller => ErrorCode::BadRequest,
+            _ => ErrorCode::UpstreamReset,
+        };
+        Failure::new(code, failed.message.clone())
+    }
+}
+
+fn plaintext(protocol: Protocol) -> Carrier {
+    match protocol {
+        Protocol::Http => Carrier::Http1,
+        Protocol::H2c => Carrier::H2c,
+    }
+}
+
+fn busy() -> Fault {
+    Fault { side: Side::Upstream, kind: Kind::Busy, sent: Sent::Something }
+}
+
+fn is_unprocessed(response: &Response<()>) -> bool {
+    response.headers().contains_key(UNPROCESSED)
+}
+
+fn earlier(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The deadline passed.
+struct Elapsed;
+
+async fn bounded<T>(deadline: Option<Moment>, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    match deadline {
+        None => Ok(work.await),
+        Some(deadline) => tokio::time::timeout_at(clock::instant(deadline), work).await.map_err(|_| Elapsed),
+    }
+}

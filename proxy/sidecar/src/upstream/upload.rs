@@ -1,0 +1,378 @@
+//! The request body between the client's half of a request and the half that talks to an endpoint.
+//!
+//! The client's half pushes and waits for room; the endpoint's half takes, at its own pace. Neither blocks the other beyond the window,
+//! so that a client that leaves is noticed while we connect. What was sent is kept for a second attempt while it is small enough
+//! and memory is granted. Once an endpoint has refused, the body becomes a sink: what the client still sends is thrown away.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+
+/// Bytes that may wait unsent before the client is slowed down.
+const WINDOW_BYTES: usize = 256 << 10;
+/// Most bytes kept for a second attempt. Peers keep 64 KiB, which long prompts exceed.
+const REPLAY_BYTES_MAX: usize = 4 << 20;
+
+/// Memory that all request bodies together may hold.
+#[derive(Debug)]
+pub struct BodyBudget {
+    held_bytes: AtomicU64,
+    bytes_max: u64,
+}
+
+impl BodyBudget {
+    /// A budget of `bytes_max`.
+    pub fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self { held_bytes: AtomicU64::new(0), bytes_max })
+    }
+
+    /// Bytes held now.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        self.held_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+}
+
+/// A part of the budget; given back on drop.
+#[derive(Debug)]
+pub struct Held {
+    budget: Arc<BodyBudget>,
+    bytes: u64,
+}
+
+impl Held {
+    /// Nothing yet.
+    pub fn none(budget: &Arc<BodyBudget>) -> Self {
+        Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    /// Takes `bytes` more; false, and nothing taken, when the budget is used up.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let granted = self.budget.take(bytes as u64);
+        if granted {
+            self.bytes += bytes as u64;
+        }
+        granted
+    }
+
+    fn release(&mut self) {
+        self.budget.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// One request body.
+#[derive(Debug)]
+pub struct Upload {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    chunks: VecDeque<Bytes>,
+    /// Chunks before this one were sent by the current attempt.
+    next: usize,
+    unsent_bytes: usize,
+    kept_bytes: usize,
+    held: Held,
+    replay: Replay,
+    ended: bool,
+    fate: Fate,
+    wants_room: Option<Waker>,
+    wants_chunk: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replay {
+    /// Everything sent so far is still there.
+    Whole,
+    /// It was too long, or the answer has begun.
+    Gone,
+}
+
+/// What becomes of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is sent.
+    Wanted,
+    /// It is thrown away: the answer is there.
+    Sink,
+    /// It breaks off.
+    Aborted,
+}
+
+/// What an attempt gets of the body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Bytes to send.
+    Chunk(Bytes),
+    /// That was all.
+    End,
+    /// The endpoint has answered and wants no more; send nothing.
+    Unwanted,
+    /// Break off.
+    Aborted,
+}
+
+/// The client's request turned out to be one that must not be sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the request was broken off by its sidecar")]
+pub struct Aborted;
+
+impl Upload {
+    /// A body of which `chunks` are there already, accounted in `held`.
+    pub fn new(chunks: VecDeque<Bytes>, held: Held, ended: bool) -> Arc<Self> {
+        let unsent_bytes = chunks.iter().map(Bytes::len).sum();
+        Arc::new(Self {
+            state: Mutex::new(State {
+                kept_bytes: unsent_bytes,
+                chunks,
+                next: 0,
+                unsent_bytes,
+                held,
+                replay: Replay::Whole,
+                ended,
+                fate: Fate::Wanted,
+                wants_room: None,
+                wants_chunk: None,
+            }),
+        })
+    }
+
+    /// Adds a chunk from the client.
+    pub fn push(&self, chunk: Bytes) {
+        let mut state = self.state.lock();
+        if state.fate != Fate::Wanted || chunk.is_empty() {
+            return;
+        }
+        state.unsent_bytes += chunk.len();
+        if state.replay == Replay::Whole {
+            state.kept_bytes += chunk.len();
+            if state.kept_bytes > REPLAY_BYTES_MAX || !state.held.grow(chunk.len()) {
+                state.forget_sent();
+            }
+        }
+        state.chunks.push_back(chunk);
+        state.wake_taker();
+    }
+
+    /// The client has sent everything.
+    pub fn finish(&self) {
+        let mut state = self.state.lock();
+        state.ended = true;
+        state.wake_taker();
+    }
+
+    /// Ready when the client may send more.
+    pub fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.fate != Fate::Wanted || state.unsent_bytes <= WINDOW_BYTES {
+            return Poll::Ready(());
+        }
+        state.wants_room = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// What comes next for the current attempt.
+    pub fn poll_next(&self, context: &Context<'_>) -> Poll<Next> {
+        let mut state = self.state.lock();
+        match state.fate {
+            Fate::Aborted => return Poll::Ready(Next::Aborted),
+            Fate::Sink => return Poll::Ready(Next::Unwanted),
+            Fate::Wanted => {}
+        }
+        let Some(chunk) = state.chunks.get(state.next).cloned() else {
+            if state.ended {
+                return Poll::Ready(Next::End);
+            }
+            state.wants_chunk = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        state.unsent_bytes -= chunk.len();
+        if state.replay == Replay::Whole {
+            state.next += 1;
+        } else {
+            state.chunks.pop_front();
+        }
+        if state.unsent_bytes <= WINDOW_BYTES {
+            state.wake_pusher();
+        }
+        Poll::Ready(Next::Chunk(chunk))
+    }
+
+    /// The client has sent everything and the endpoint was handed all of it.
+    pub fn is_whole(&self) -> bool {
+        let state = self.state.lock();
+        state.fate == Fate::Wanted && state.ended && state.next >= state.chunks.len()
+    }
+
+    /// Starts over for another attempt; false when what was sent is no longer there.
+    pub fn rewind(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.replay == Replay::Gone || state.fate != Fate::Wanted {
+            return false;
+        }
+        state.next = 0;
+        state.unsent_bytes = state.chunks.iter().map(Bytes::len).sum();
+        true
+    }
+
+    /// An answer was accepted: there will be no other attempt.
+    pub fn settle(&self) {
+        self.state.lock().forget_sent();
+    }
+
+    /// The endpoint has answered and wants no more of it. A body that was sent whole stays as it is.
+    pub fn sink_unless_whole(&self) {
+        let mut state = self.state.lock();
+        if state.ended && state.next >= state.chunks.len() {
+            return state.forget_sent();
+        }
+        state.end(Fate::Sink);
+    }
+
+    /// The client must not get through with it: the attempt is torn down, and the endpoint never sees an orderly end.
+    pub fn abort(&self) {
+        self.state.lock().end(Fate::Aborted);
+    }
+}
+
+impl State {
+    fn end(&mut self, fate: Fate) {
+        self.fate = fate;
+        self.replay = Replay::Gone;
+        self.chunks.clear();
+        self.next = 0;
+        self.unsent_bytes = 0;
+        self.held.release();
+        self.wake_pusher();
+        self.wake_taker();
+    }
+
+    fn forget_sent(&mut self) {
+        self.replay = Replay::Gone;
+        self.chunks.drain(..self.next);
+        self.next = 0;
+        self.held.release();
+    }
+
+    fn wake_taker(&mut self) {
+        if let Some(waker) = self.wants_chunk.take() {
+            waker.wake();
+        }
+    }
+
+    fn wake_pusher(&mut self) {
+        if let Some(waker) = self.wants_room.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The upload as the body of a hyper request, for endpoints that speak HTTP/1.1.
+#[derive(Debug)]
+pub struct UploadBody(pub Arc<Upload>);
+
+impl Body for UploadBody {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_next(context).map(|next| match next {
+            Next::Chunk(bytes) => Some(Ok(Frame::data(bytes))),
+            Next::End => None,
+            Next::Unwanted | Next::Aborted => Some(Err(Aborted)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_whole()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let state = self.0.state.lock();
+        if state.ended { SizeHint::with_exact(state.unsent_bytes as u64) } else { SizeHint::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    fn upload(budget_bytes: u64, chunks: &[&'static str]) -> (Arc<BodyBudget>, Arc<Upload>) {
+        let budget = BodyBudget::new(budget_bytes);
+        let mut held = Held::none(&budget);
+        let chunks: VecDeque<_> = chunks.iter().map(|chunk| Bytes::from_static(chunk.as_bytes())).collect();
+        assert!(held.grow(chunks.iter().map(Bytes::len).sum()));
+        (budget, Upload::new(chunks, held, false))
+    }
+
+    async fn take(upload: &Upload) -> Next {
+        poll_fn(|cx| upload.poll_next(cx)).await
+    }
+
+    fn chunk(text: &'static str) -> Next {
+        Next::Chunk(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn a_second_attempt_gets_the_same_bytes() {
+        let (budget, upload) = upload(100, &["held"]);
+        upload.push(Bytes::from_static(b"more"));
+        assert_eq!(take(&upload).await, chunk("held"));
+        assert!(upload.rewind());
+        assert_eq!(take(&upload).await, chunk("held"));
+        assert_eq!(take(&upload).await, chunk("more"));
+        assert_eq!(budget.held_bytes(), 8);
+        upload.finish();
+        assert_eq!(take(&upload).await, Next::End);
+        assert!(upload.is_whole());
+        drop(upload);
+        assert_eq!(budget.held_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_budget_the_body_flows_but_is_not_kept() {
+        let (budget, upload) = upload(4, &["held"]);
+        upload.push(Bytes::from_static(b"more"));
+        assert_eq!(budget.held_bytes(), 0);
+        assert_eq!(take(&upload).await, chunk("held"));
+        assert!(!upload.rewind());
+        assert_eq!(take(&upload).await, chunk("more"));
+    }
+
+    #[tokio::test]
+    async fn the_client_waits_only_past_the_window_and_never_for_a_sink() {
+        let (_, upload) = upload(0, &[]);
+        upload.push(Bytes::from(vec![0; WINDOW_BYTES]));
+        poll_fn(|cx| upload.poll_room(cx)).await;
+        upload.push(Bytes::from_static(b"x"));
+        let waits = poll_fn(|cx| Poll::Ready(upload.poll_room(cx).is_pending())).await;
+        assert!(waits);
+        upload.sink_unless_whole();
+        poll_fn(|cx| upload.poll_room(cx)).await;
+        upload.push(Bytes::from_static(b"ignored"));
+        assert_eq!(take(&upload).await, Next::Unwanted);
+    }
+}
