@@ -160,7 +160,9 @@ impl Session {
                 None => subscription.refresh_all(after),
                 Some(before) => {
                     let before = before.table(subscription.resource_type());
-                    published::changed(before, after).for_each(|name| subscription.published(name, after));
+                    for name in published::changed(before, after) {
+                        subscription.published(name, after);
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! The rules of the incremental protocol, one by one, each at the end that it binds. In the texts that are compared, `+a` is a
 //! resource that is sent and `-a` a name that is listed as removed.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "this is how a test fails, also in what tests share")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use penstock_delivery::proto::envoy::service::discovery::v3::{
     self as discovery, DeltaDiscoveryRequest, DeltaDiscoveryResponse, ResourceError, ResourceName,
 };
 use penstock_delivery::proto::google::rpc::Status;
+use penstock_delivery::proto::penstock::v1::{RejectedResource, Rejection};
 use penstock_delivery::server::{NAMES_MAX, Published, ServerAction, Session};
 use penstock_delivery::wire::{Resource, ResourceType};
 use penstock_model::names::{BackendId, EndpointId, RouteId};
@@ -19,6 +21,7 @@ use penstock_model::snapshot::{
     WeightedBackend,
 };
 use penstock_model::units::Moment;
+use prost::Message;
 
 use ResourceType::{Backend as BACKENDS, Endpoint as ENDPOINTS, Route as ROUTES};
 
@@ -260,6 +263,36 @@ fn rule_1_a_nack_without_names_puts_the_whole_response_off_until_one_of_it_chang
     server.ack(BACKENDS);
     let mended = [backend("a", "1"), backend("b", "2"), backend("c", "1")];
     assert_eq!(server.publish(mended), ["backends +a +b"]);
+}
+
+#[test]
+fn rule_1_a_nack_that_names_what_is_at_fault_puts_off_that_alone() {
+    let world = || [backend("a", "1"), backend("b", "1"), backend("c", "1")];
+    let mut server = Server::with(world());
+    server.subscribe(BACKENDS, &["*"]);
+    server.ack(BACKENDS);
+    // The client has all three, and asks for them again: those that it does not name are still owed.
+    assert_eq!(server.subscribe(BACKENDS, &["a", "b", "x"]), ["backends +a +b -x"]);
+    let rejected = |name: &str| RejectedResource {
+        name: long(name),
+        field: "hostnames[0]".to_owned(),
+        problem: "is too long".to_owned(),
+    };
+    let details = prost_types::Any {
+        type_url: "type.googleapis.com/penstock.v1.Rejection".to_owned(),
+        value: Rejection { resources: vec![rejected("a"), rejected("c")] }.encode_to_vec(),
+    };
+    let nack = DeltaDiscoveryRequest {
+        response_nonce: server.nonces[&BACKENDS].clone(),
+        error_detail: Some(Status { code: 3, message: "no".to_owned(), details: vec![details] }),
+        ..subscription(BACKENDS, &[], &[])
+    };
+    assert_eq!(server.request(nack), ["backends nacked: no", "backends +b -x"]);
+    server.ack(BACKENDS);
+    let refusals = server.session.status().types[0].refusals.clone();
+    let told: Vec<_> = refusals.iter().map(|r| (&*r.names[0], &*r.message)).collect();
+    assert_eq!(told, [("penstock/ns/a", "hostnames[0] is too long")], "c was not in the response");
+    assert_eq!(server.publish([backend("a", "2"), backend("b", "1"), backend("c", "1")]), ["backends +a"]);
 }
 
 #[test]
@@ -527,8 +560,10 @@ fn rule_7_the_server_sends_differences_and_what_has_vanished() {
 #[test]
 fn rule_7_a_client_that_has_everything_is_told_so() {
     let a = backend("a", "1");
-    let mut server = Server::with([a.clone()]);
-    assert_eq!(server.resume(BACKENDS, &["*"], &[&a]), ["backends"]);
+    for names in [&["*"][..], &[], &["a"]] {
+        let mut server = Server::with([a.clone()]);
+        assert_eq!(server.resume(BACKENDS, names, &[&a]), ["backends"], "{names:?}");
+    }
     let mut server = Server::with([]);
     assert_eq!(server.subscribe(BACKENDS, &["*"]), ["backends"], "so that nobody waits for nothing");
 }
@@ -669,7 +704,7 @@ fn a_response_is_never_larger_than_its_bound() {
     let mut actions = session.request(subscription(BACKENDS, &["*"], &[]));
     let mut names = 0;
     while let Some(ServerAction::Send(response)) = actions.pop() {
-        let bytes = prost::Message::encoded_len(&response);
+        let bytes = response.encoded_len();
         assert!(bytes <= penstock_delivery::server::RESPONSE_BYTES_MAX, "{bytes}");
         names += response.resources.len();
         let response_nonce = response.nonce;
@@ -731,13 +766,15 @@ fn the_newer_ways_to_say_removed_are_understood() {
 #[test]
 fn a_candidate_of_a_stream_that_has_ended_changes_nothing() {
     let mut client = client([]);
-    for accepts in [true, false] {
+    for (accepts, is_told_of_the_end) in [(true, true), (true, false), (false, true)] {
         let Received::Candidate(candidate) =
             client.response(response("n1", vec![sent(&backend("a", "1"))], &[]))
         else {
             panic!("refused")
         };
-        client.disconnected();
+        if is_told_of_the_end {
+            client.disconnected();
+        }
         client.connected(Moment(0));
         let actions =
             if accepts { client.accept(candidate, Moment(0)) } else { client.reject(candidate, vec![]) };

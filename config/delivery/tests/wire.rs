@@ -1,4 +1,5 @@
 //! What is written is what is read, and what should not be read is refused with its field: on the wire and on disk.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "this is how a test fails, also in what tests share")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -399,8 +400,10 @@ fn valid_route() -> v1::Route {
     v1::Route { name: name("a"), created_s: None, parents: vec![parent], rules: vec![rule] }
 }
 
-/// Each change makes a valid message one that is refused because of the field beside it.
-fn check<M: Message>(t: ResourceType, full_name: &str, valid: fn() -> M, cases: &[(&str, fn(&mut M))]) {
+/// A field, and a change that makes a valid message one that is refused because of it.
+type Case<M> = (&'static str, fn(&mut M));
+
+fn check<M: Message>(t: ResourceType, full_name: &str, valid: fn() -> M, cases: &[Case<M>]) {
     let read = Resource::decode(t, full_name, &valid().encode_to_vec());
     assert!(read.is_ok(), "{read:?}");
     for (i, (field, change)) in cases.iter().enumerate() {
@@ -515,16 +518,16 @@ fn routes_are_read_strictly() {
             ("rules[0].matches", |r| r.rules[0].matches.clear()),
             ("rules[0].matches[0].path", |r| r.rules[0].matches[0].path = None),
             ("rules[0].matches[0].path.kind", |r| {
-                r.rules[0].matches[0].path = Some(v1::PathMatch { kind: None })
+                r.rules[0].matches[0].path = Some(v1::PathMatch { kind: None });
             }),
             ("rules[0].matches[0].path.exact", |r| path(r, path_match::Kind::Exact("v1".to_owned()))),
             ("rules[0].matches[0].path.prefix", |r| path(r, path_match::Kind::Prefix("/v1/".to_owned()))),
             ("rules[0].matches[0].path.pattern", |r| path(r, path_match::Kind::Pattern("(".to_owned()))),
             ("rules[0].matches[0].path.pattern", |r| {
-                path(r, path_match::Kind::Pattern("(a{999}){999}".to_owned()))
+                path(r, path_match::Kind::Pattern("(a{999}){999}".to_owned()));
             }),
             ("rules[0].matches[0].headers[0].name", |r| {
-                r.rules[0].matches[0].headers[0].name = "X".to_owned()
+                r.rules[0].matches[0].headers[0].name = "X".to_owned();
             }),
             ("rules[0].matches[0].headers[0].name", |r| r.rules[0].matches[0].headers[0].name.clear()),
             ("rules[0].matches[0].headers[0].value", |r| r.rules[0].matches[0].headers[0].value = None),
@@ -538,7 +541,7 @@ fn routes_are_read_strictly() {
             ("rules[0].filters[1].redirect.scheme", |r| redirect(r).scheme = Some("ftp".to_owned())),
             ("rules[0].filters[1].redirect.port", |r| redirect(r).port = Some(0)),
             ("rules[0].filters[1].redirect.path.kind", |r| {
-                redirect(r).path = Some(v1::PathChange { kind: None })
+                redirect(r).path = Some(v1::PathChange { kind: None });
             }),
             ("rules[0].filters[1].redirect.hostname", |r| redirect(r).hostname = Some("a/b".to_owned())),
             ("rules[0].filters[2].rewrite.hostname", |r| rewrite(r).hostname = Some(String::new())),

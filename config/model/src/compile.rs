@@ -49,7 +49,10 @@ pub fn compile(sources: &[Source]) -> Result<Compiled, Vec<Finding>> {
 ///
 /// # Errors
 /// As [`compile`]; also when there is not exactly one ProxyConfig.
-pub fn compile_proxy(sources: &[Source], base_dir: &Path) -> Result<(ProxySettings, Vec<Finding>), Vec<Finding>> {
+pub fn compile_proxy(
+    sources: &[Source],
+    base_dir: &Path,
+) -> Result<(ProxySettings, Vec<Finding>), Vec<Finding>> {
     let mut documents = Documents::from(sources);
     let mut findings = std::mem::take(&mut documents.findings);
     let mut settings = None;
@@ -90,7 +93,9 @@ fn lower(document: &Document, parts: &mut Parts, findings: &mut Vec<Finding>) {
         }
         Object::Backend(spec) => {
             let (backend, endpoints) = backends::lower(document, spec, &mut review);
-            if let std::collections::btree_map::Entry::Vacant(place) = parts.backends.entry(backend.id.clone()) {
+            if let std::collections::btree_map::Entry::Vacant(place) =
+                parts.backends.entry(backend.id.clone())
+            {
                 place.insert(Arc::new(backend));
                 parts.endpoints.extend(endpoints.into_iter().map(|e| (e.id.clone(), Arc::new(e))));
             }

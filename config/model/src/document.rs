@@ -79,7 +79,7 @@ pub struct Written<S> {
     /// What is wanted.
     pub spec: S,
     /// Written by controllers; never read.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub status: Ignored,
 }
 
@@ -98,26 +98,26 @@ pub struct Metadata {
     /// For people and tools; not read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// For people and tools. `penstock.dev/analyze-suppress: penstock0811,…` silences warnings about this object.
+    /// For people and tools. `penstock.dev/analyze-suppress: penstock0332,…` silences warnings about this object.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Written by the API server; never read.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub uid: Ignored,
     /// Written by the API server; never read.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub resource_version: Ignored,
     /// Written by the API server; never read.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub generation: Ignored,
     /// Written by the API server; never read.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub managed_fields: Ignored,
     /// Written by controllers; never read.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub owner_references: Ignored,
     /// Written by controllers; never read.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub finalizers: Ignored,
 }
 
@@ -126,7 +126,7 @@ fn default_namespace() -> formats::Label {
 }
 
 /// A value that may be written and is never read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ignored;
 
 impl<'de> Deserialize<'de> for Ignored {
@@ -177,7 +177,7 @@ pub(crate) enum Object {
     Backend(backend::BackendSpec),
     BackendPolicy(backend_policy::BackendPolicySpec),
     LatencySlo(latency_slo::LatencySloSpec),
-    ProxyConfig(proxy_config::ProxyConfigSpec),
+    ProxyConfig(Box<proxy_config::ProxyConfigSpec>),
 }
 
 impl Object {
@@ -219,7 +219,7 @@ pub(crate) fn read(tree: Tree) -> Result<Document, Box<Refused>> {
         Kind::Backend => typed(value, &origin, Object::Backend),
         Kind::BackendPolicy => typed(value, &origin, Object::BackendPolicy),
         Kind::LatencySlo => typed(value, &origin, Object::LatencySlo),
-        Kind::ProxyConfig => typed(value, &origin, Object::ProxyConfig),
+        Kind::ProxyConfig => typed(value, &origin, |spec| Object::ProxyConfig(Box::new(spec))),
     };
     match read {
         Ok((metadata, object)) => Ok(Document {
@@ -258,8 +258,15 @@ fn silenced(annotations: &BTreeMap<String, String>) -> Vec<String> {
 
 /// Kinds that users of meshes know and that this version does not read.
 const KINDS_ELSEWHERE: [&str; 9] = [
-    "GRPCRoute", "InferencePool", "Service", "EndpointSlice", "AuthorizationPolicy", "Gateway", "TCPRoute",
-    "TLSRoute", "ReferenceGrant",
+    "GRPCRoute",
+    "InferencePool",
+    "Service",
+    "EndpointSlice",
+    "AuthorizationPolicy",
+    "Gateway",
+    "TCPRoute",
+    "TLSRoute",
+    "ReferenceGrant",
 ];
 
 fn kind_of(value: &Value, origin: &Origin) -> Result<Kind, Box<Finding>> {
@@ -281,7 +288,8 @@ fn kind_of(value: &Value, origin: &Origin) -> Result<Kind, Box<Finding>> {
     let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == name) else {
         let known = Kind::ALL.map(Kind::name);
         let supported = format!("Supported: {}", known.join(", "));
-        let finding = refuse(Code::KindUnknown, &path, format!("the kind `{name}` is not read by this version"));
+        let finding =
+            refuse(Code::KindUnknown, &path, format!("the kind `{name}` is not read by this version"));
         return Err(Box::new(finding.with_help(if KINDS_ELSEWHERE.contains(&name) {
             format!("leave it out, or keep it in a directory of its own. {supported}")
         } else {
@@ -291,7 +299,8 @@ fn kind_of(value: &Value, origin: &Origin) -> Result<Kind, Box<Finding>> {
     let version = text("apiVersion")?;
     if version != kind.api_version() {
         let path = root.field("apiVersion");
-        let finding = refuse(Code::VersionUnknown, &path, format!("{name} is not read in version `{version}`"));
+        let finding =
+            refuse(Code::VersionUnknown, &path, format!("{name} is not read in version `{version}`"));
         return Err(Box::new(finding.with_help(format!("write `apiVersion: {}`", kind.api_version()))));
     }
     Ok(kind)
@@ -352,3 +361,6 @@ impl Documents {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

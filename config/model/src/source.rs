@@ -44,7 +44,19 @@ impl Page {
         self.text[*start..end].trim_end_matches(['\n', '\r'])
     }
 
+    /// The place, or the end of the text where it is beyond: parsers notice there that something is missing.
+    fn within(&self, place: Place) -> Place {
+        let last = u32::try_from(self.line_starts.len()).unwrap_or(u32::MAX);
+        let last = if last > 1 && self.line(last).is_empty() { last - 1 } else { last };
+        if place.line <= last {
+            return place;
+        }
+        let column = u32::try_from(self.line(last).chars().count()).unwrap_or(u32::MAX).max(1);
+        Place { line: last, column, ..place }
+    }
+
     pub(crate) fn location(&self, place: Place, path: String) -> Location {
+        let place = self.within(place);
         let excerpt = self.line(place.line);
         let rest = excerpt.chars().skip(place.column.saturating_sub(1) as usize);
         let text: String = match place.width {
@@ -202,7 +214,8 @@ impl Origin {
                 Step::Field(name) => match node.entry(name) {
                     Some(entry) => {
                         let scalar = matches!(entry.value.shape, Shape::Scalar { .. });
-                        let at = if scalar && end == End::Value { entry.value.place } else { entry.key_place };
+                        let at =
+                            if scalar && end == End::Value { entry.value.place } else { entry.key_place };
                         (&entry.value, at)
                     }
                     None => break,

@@ -43,8 +43,14 @@ pub(crate) fn read(source: &Source) -> Result<Vec<Tree>, Vec<Finding>> {
     }
     let values = values(&page, text)?;
     if values.len() != roots.len() {
-        let message = format!("read as {} documents by one reader and as {} by another", roots.len(), values.len());
-        return Err(vec![Finding::new(Code::ReadTwoWays, "", page.location(Place::START, String::new()), message)]);
+        let message =
+            format!("read as {} documents by one reader and as {} by another", roots.len(), values.len());
+        return Err(vec![Finding::new(
+            Code::ReadTwoWays,
+            "",
+            page.location(Place::START, String::new()),
+            message,
+        )]);
     }
     let mut trees = Vec::new();
     for (value, root) in values.into_iter().zip(roots) {
@@ -96,8 +102,12 @@ fn difference(value: &Value, node: &Node, path: &FieldPath) -> Option<FieldPath>
         }
         (Value::String(read), Shape::Scalar { text, .. }) if read == text => None,
         (Value::Null, Shape::Scalar { text, plain: true }) if plain_meaning(text) == Meaning::Nothing => None,
-        (Value::Bool(_), Shape::Scalar { text, plain: true }) if plain_meaning(text) == Meaning::Truth => None,
-        (Value::Number(_), Shape::Scalar { text, plain: true }) if plain_meaning(text) == Meaning::Number => None,
+        (Value::Bool(_), Shape::Scalar { text, plain: true }) if plain_meaning(text) == Meaning::Truth => {
+            None
+        }
+        (Value::Number(_), Shape::Scalar { text, plain: true }) if plain_meaning(text) == Meaning::Number => {
+            None
+        }
         _ => differs(),
     }
 }
@@ -148,3 +158,6 @@ fn plain_meaning(text: &str) -> Meaning {
         false => Meaning::Text,
     }
 }
+
+#[cfg(test)]
+mod tests;

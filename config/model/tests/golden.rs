@@ -2,6 +2,8 @@
 //!
 //! A file whose name starts with `proxy-` is compiled to settings, any other to a snapshot.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -39,8 +41,11 @@ fn every_code_has_a_golden() {
         let input = text.split(DASHES).next().unwrap_or_default();
         produced.extend(outcome(&path, input).1.iter().map(|finding| finding.code));
     }
-    let missing: Vec<String> =
-        Code::ALL.iter().filter(|code| !produced.contains(*code)).map(|code| format!("{code} {code:?}")).collect();
+    let missing: Vec<String> = Code::ALL
+        .iter()
+        .filter(|code| !produced.contains(*code))
+        .map(|code| format!("{code} {code:?}"))
+        .collect();
     // A golden of these would have to be megabytes long; `limits.rs` makes them.
     let elsewhere = [Code::FileTooLarge, Code::TooManyValues].map(|code| format!("{code} {code:?}"));
     assert_eq!(missing, elsewhere);
@@ -53,7 +58,10 @@ fn every_finding_has_a_position_and_a_help() {
         let input = text.split(DASHES).next().unwrap_or_default();
         for finding in outcome(&path, input).1 {
             assert!(finding.at.line > 0 && finding.at.column > 0, "{finding}");
-            assert!(!finding.at.file.is_empty() && !finding.help.is_empty() && !finding.message.is_empty(), "{finding}");
+            assert!(
+                !finding.at.file.is_empty() && !finding.help.is_empty() && !finding.message.is_empty(),
+                "{finding}"
+            );
         }
     }
 }

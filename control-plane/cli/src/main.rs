@@ -1,2 +1,43 @@
-//! (being written)
-fn main() {}
+//! The command `penstock`: what people and scripts type.
+
+mod clock;
+mod demo;
+mod diff;
+mod documents;
+mod fetch;
+mod output;
+mod status;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Penstock, the service mesh for AI traffic.
+#[derive(Debug, Parser)]
+#[command(name = "penstock", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Demo(demo::Flags),
+    Validate(validate::Flags),
+    Diff(diff::Flags),
+    Status(status::Flags),
+    Tether(demo::TetherFlags),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let ended = match Arguments::parse().verb {
+        Verb::Demo(flags) => demo::run(&flags).await,
+        Verb::Validate(flags) => validate::run(&flags),
+        Verb::Diff(flags) => diff::run(&flags).await,
+        Verb::Status(flags) => status::run(&flags).await,
+        Verb::Tether(flags) => demo::tether(&flags),
+    };
+    ended.unwrap_or_else(output::Fault::tell)
+}

@@ -139,12 +139,9 @@ impl App {
             });
         let admin = axum::serve(self.admin_listener, self.admin.router())
             .with_graceful_shutdown(async move { for_admin.stopped().await });
-        let servers = async {
-            tokio::try_join!(async { grpc.await.context("the gRPC server failed") }, async {
-                admin.await.context("the admin server failed")
-            },)
-        };
-        tokio::pin!(servers);
+        let grpc = async { grpc.await.context("the gRPC server failed") };
+        let admin = async { admin.await.context("the admin server failed") };
+        let mut servers = Box::pin(async { tokio::try_join!(grpc, admin) });
         let finished = tokio::select! {
             finished = &mut servers => Some(finished),
             () = stop => None,

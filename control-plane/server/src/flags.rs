@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use penstock_model::spiffe::SpiffeId;
 use penstock_model::units::Span;
+use tracing_subscriber::EnvFilter;
 
 /// The Penstock control plane: compiles documents, pushes snapshots to sidecars, issues identities.
 #[derive(Clone, Debug, Parser)]
@@ -57,7 +58,7 @@ pub struct Flags {
     pub log_format: LogFormat,
 
     /// Which events are logged, such as `info` or `penstock_control_plane=debug`
-    #[arg(long, value_name = "FILTER", env = "PENSTOCK_LOG_LEVEL", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "PENSTOCK_LOG_LEVEL", default_value = "info", value_parser = log_filter)]
     pub log_level: String,
 }
 
@@ -87,6 +88,10 @@ fn trust_domain(text: &str) -> Result<String, String> {
         Ok(_) => Err("a trust domain has no path".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// X.509 counts whole seconds, so a shorter leaf might end before it is used; 90 days is the longest that people replace by
@@ -127,6 +132,7 @@ mod tests {
             ("--trust-domain", ""),
             ("--listen", "localhost:1"),
             ("--log-format", "xml"),
+            ("--log-level", "info,=x=y"),
         ] {
             assert!(parse(&[flag, value]).is_err(), "{flag} {value}");
         }

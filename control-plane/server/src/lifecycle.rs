@@ -7,18 +7,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::source::Signal;
 use crate::tasks::Tasks;
 
-/// Returns at the first SIGTERM or SIGINT.
+/// Hears SIGTERM and SIGINT from the call on; the future ends at the first.
 ///
 /// # Errors
 /// When the system does not let us hear them.
-pub async fn termination() -> io::Result<()> {
+pub fn termination() -> io::Result<impl Future<Output = ()> + Send> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 /// Lets SIGHUP ring `changed`, until the stop signal.

@@ -21,13 +21,10 @@ async fn main() -> ExitCode {
 async fn run(flags: &Flags) -> anyhow::Result<()> {
     log_to_stderr(flags)?;
     let app = App::start(flags).await?;
+    // Before anybody is told that we are there.
+    let stop = termination()?;
     let mut stdout = io::stdout();
     writeln!(stdout, "{}", serde_json::to_string(app.listening())?)?;
     stdout.flush()?;
-    app.run(async {
-        if let Err(error) = termination().await {
-            tracing::error!(%error, "cannot hear signals");
-        }
-    })
-    .await
+    app.run(stop).await
 }

@@ -140,7 +140,7 @@ impl Planner {
                 *self.plan.write() = plan;
             }
             Some(Ok(None)) => {
-                tracing::warn!("the last good documents of an earlier run do not fit this version")
+                tracing::warn!("the last good documents of an earlier run do not fit this version");
             }
             Some(Err(error)) => tracing::warn!(%error, "there are no last good documents of an earlier run"),
             None => tracing::error!("the compiler failed on the last good documents"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use penstock_model::Changes;
+use penstock_model::diff::Changes;
 use penstock_model::spiffe::SpiffeId;
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use time::OffsetDateTime;
@@ -79,6 +79,44 @@ pub(crate) enum StreamEnd {
     Protocol,
 }
 
+impl Reload {
+    const ALL: [Self; 4] = [Self::Applied, Self::Unchanged, Self::Refused, Self::Unreadable];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl ConnectionRefused {
+    const ALL: [Self; 3] = [Self::Limit, Self::Handshake, Self::HandshakeTimeout];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Handshake => "handshake",
+            Self::HandshakeTimeout => "handshake_timeout",
+        }
+    }
+}
+
+impl StreamEnd {
+    const ALL: [Self; 4] = [Self::Sidecar, Self::Lifetime, Self::Shutdown, Self::Protocol];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Lifetime => "lifetime",
+            Self::Shutdown => "shutdown",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
 /// Which call an identity was refused for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -92,7 +130,7 @@ impl Metrics {
         let build =
             gauges(&registry, "penstock_build_info", "Always 1; the version is its label.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Arc::new(Self {
+        let metrics = Self {
             config_valid: gauge(
                 &registry,
                 "penstock_config_valid",
@@ -158,7 +196,18 @@ impl Metrics {
                 &["result"],
             )?,
             registry,
-        }))
+        };
+        metrics.show_zeros();
+        Ok(Arc::new(metrics))
+    }
+
+    /// A counter that is not there until something happens hides its first increase from Prometheus.
+    fn show_zeros(&self) {
+        let zero = |counters: &IntCounterVec, label| drop(counters.with_label_values(&[label]));
+        Reload::ALL.iter().for_each(|reload| zero(&self.config_reloads, reload.label()));
+        ConnectionRefused::ALL.iter().for_each(|refused| zero(&self.connections_refused, refused.label()));
+        StreamEnd::ALL.iter().for_each(|end| zero(&self.streams_ended, end.label()));
+        ["success", "failure"].iter().for_each(|result| zero(&self.own_certificate_renewals, result));
     }
 
     /// All metrics in Prometheus's text form.
@@ -169,14 +218,8 @@ impl Metrics {
     }
 
     pub(crate) fn reloaded(&self, reload: Reload) {
-        let (label, valid) = match reload {
-            Reload::Applied => ("applied", 1),
-            Reload::Unchanged => ("unchanged", 1),
-            Reload::Refused => ("refused", 0),
-            Reload::Unreadable => ("unreadable", 0),
-        };
-        self.config_reloads.with_label_values(&[label]).inc();
-        self.config_valid.set(valid);
+        self.config_reloads.with_label_values(&[reload.label()]).inc();
+        self.config_valid.set(i64::from(matches!(reload, Reload::Applied | Reload::Unchanged)));
     }
 
     /// Every problem is logged once, in the form that `penstock validate` prints.
@@ -197,17 +240,15 @@ impl Metrics {
             tracing::warn!("{warning}");
         }
         let version = plan.snapshot.as_ref().map(|snapshot| tracing::field::display(snapshot.version()));
-        tracing::info!(version, ?changes, "documents in force");
+        for change in &changes.objects {
+            tracing::debug!(?change, "documents differ");
+        }
+        tracing::info!(version, changes = changes.objects.len(), "documents in force");
     }
 
     pub(crate) fn connection_refused(&self, refused: ConnectionRefused, peer: &str, why: &str) {
-        let label = match refused {
-            ConnectionRefused::Limit => "limit",
-            ConnectionRefused::Handshake => "handshake",
-            ConnectionRefused::HandshakeTimeout => "handshake_timeout",
-        };
-        self.connections_refused.with_label_values(&[label]).inc();
-        tracing::warn!(peer, reason = label, why, "connection refused");
+        self.connections_refused.with_label_values(&[refused.label()]).inc();
+        tracing::warn!(peer, reason = refused.label(), why, "connection refused");
     }
 
     /// The handshake itself is logged by [`connection_refused`](Self::connection_refused), with the client's address.
@@ -250,14 +291,8 @@ impl Metrics {
     }
 
     pub(crate) fn stream_ended(&self, end: StreamEnd, node: &str, why: &str) {
-        let label = match end {
-            StreamEnd::Sidecar => "sidecar",
-            StreamEnd::Lifetime => "lifetime",
-            StreamEnd::Shutdown => "shutdown",
-            StreamEnd::Protocol => "protocol",
-        };
-        self.streams_ended.with_label_values(&[label]).inc();
-        tracing::info!(node, reason = label, why, "push stream ended");
+        self.streams_ended.with_label_values(&[end.label()]).inc();
+        tracing::info!(node, reason = end.label(), why, "push stream ended");
     }
 
     pub(crate) fn acked(&self, kind: &'static str, node: &str) {

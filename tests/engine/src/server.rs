@@ -51,6 +51,9 @@ use traffic::Traffic;
 /// Largest request body, in bytes; longer ones are refused with 413.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
+/// Requests at the same time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 4_096;
+
 /// Header that names a request from end to end.
 const REQUEST_ID: &str = "x-request-id";
 
@@ -158,7 +161,8 @@ async fn accept(listener: TcpListener, router: Router) {
                     let _refused = stream.set_nodelay(true);
                     let service = TowerToHyperService::new(router.clone());
                     connections.spawn(async move {
-                        let server = auto::Builder::new(TokioExecutor::new());
+                        let mut server = auto::Builder::new(TokioExecutor::new());
+                        server.http2().max_concurrent_streams(STREAMS_MAX);
                         // Callers that vanish are no error here: their tickets have been dropped.
                         let _gone = server.serve_connection(TokioIo::new(stream), service).await;
                     });

@@ -53,10 +53,19 @@ impl Published {
     }
 }
 
-/// Names whose version is not the same in both.
-pub(super) fn changed<'a>(before: &'a Table, after: &'a Table) -> impl Iterator<Item = &'a Arc<str>> {
-    let version_before = |name: &str| before.get(name).map(|e| &e.version);
-    let made = after.iter().filter(move |(name, e)| version_before(name) != Some(&e.version));
-    let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
-    made.chain(gone).map(|(name, _)| name)
+/// Names whose version is not the same in both. One walk along both, since every session does this for every snapshot.
+pub(super) fn changed<'a>(before: &'a Table, after: &'a Table) -> Vec<&'a Arc<str>> {
+    let mut names = Vec::new();
+    let mut old = before.iter().peekable();
+    for (name, entry) in after {
+        while let Some((gone, _)) = old.next_if(|(other, _)| *other < name) {
+            names.push(gone);
+        }
+        let same = old.next_if(|(other, _)| *other == name);
+        if same.is_none_or(|(_, other)| other.version != entry.version) {
+            names.push(name);
+        }
+    }
+    names.extend(old.map(|(gone, _)| gone));
+    names
 }

@@ -289,11 +289,8 @@ impl Subscription {
         names.iter().for_each(|name| self.refresh(name, table));
     }
 
-    /// Decides afresh what is to be done about one name.
+    /// Decides afresh what is to be done about one name. What is in flight is decided again when the reply is there.
     fn refresh(&mut self, name: &Arc<str>, table: &Table) {
-        if self.in_flight.as_ref().is_some_and(|f| f.items.contains_key(name)) {
-            return; // decided when the reply is there
-        }
         self.to_make.remove(name);
         self.to_remove.remove(name);
         if !self.wants(name) {

@@ -17,6 +17,9 @@ pub(super) fn check(documents: &Documents, tables: &Tables<'_>, findings: &mut V
     search.slos();
 }
 
+/// How many names a help lists.
+const NAMES_SHOWN_MAX: usize = 8;
+
 struct Search<'a> {
     documents: &'a Documents,
     tables: &'a Tables<'a>,
@@ -31,14 +34,23 @@ impl<'a> Search<'a> {
             for (index, parent) in spec.parent_refs.iter().enumerate() {
                 if parent.kind == Some(ParentRefKind::Backend) {
                     let at = path.field("parentRefs").item(index).field("name");
-                    let name = in_namespace(document, parent.namespace.as_ref().map(|n| n.0.as_str()), &parent.name.0);
+                    let name = in_namespace(
+                        document,
+                        parent.namespace.as_ref().map(|n| n.0.as_str()),
+                        &parent.name.0,
+                    );
                     self.find(Code::ParentNotFound, Kind::Backend, &name, document, &at);
                 }
             }
             for (rule_index, rule) in spec.rules.iter().enumerate() {
                 for (index, backend) in rule.backend_refs.iter().enumerate() {
                     if backend.kind.is_some() {
-                        let at = path.field("rules").item(rule_index).field("backendRefs").item(index).field("name");
+                        let at = path
+                            .field("rules")
+                            .item(rule_index)
+                            .field("backendRefs")
+                            .item(index)
+                            .field("name");
                         let namespace = backend.namespace.as_ref().map(|n| n.0.as_str());
                         let name = in_namespace(document, namespace, &backend.name.0);
                         self.find(Code::BackendNotFound, Kind::Backend, &name, document, &at);
@@ -78,8 +90,12 @@ impl<'a> Search<'a> {
                 if let (Some(section), Some((route, spec))) = (section, tables.routes.get(&name))
                     && kind == Kind::HttpRoute
                 {
-                    let rules: Vec<&str> =
-                        spec.rules.iter().filter_map(|rule| rule.name.as_ref()).map(|name| name.0.as_str()).collect();
+                    let rules: Vec<&str> = spec
+                        .rules
+                        .iter()
+                        .filter_map(|rule| rule.name.as_ref())
+                        .map(|name| name.0.as_str())
+                        .collect();
                     self.rule(section, &rules, route, document);
                 }
                 claims.entry((kind, name, section)).or_default().push(document);
@@ -92,22 +108,31 @@ impl<'a> Search<'a> {
     }
 
     fn find(&mut self, code: Code, kind: Kind, name: &ObjectName, document: &Document, at: &FieldPath) {
-        let known: Vec<&ObjectName> = match kind {
-            Kind::HttpRoute => self.tables.routes.keys().copied().collect(),
-            _ => self.tables.backends.keys().copied().collect(),
+        let tables = self.tables;
+        let found = match kind {
+            Kind::HttpRoute => tables.routes.contains_key(name),
+            _ => tables.backends.contains_key(name),
         };
-        if known.contains(&name) || self.documents.may_be_refused(kind, name) {
+        if found || self.documents.may_be_refused(kind, name) {
             return;
         }
+        let known: Vec<&ObjectName> = match kind {
+            Kind::HttpRoute => tables.routes.keys().copied().collect(),
+            _ => tables.backends.keys().copied().collect(),
+        };
         let near = known.iter().filter(|known| known.namespace == name.namespace).map(|known| &*known.name);
         let mut help = spelling::guess(&name.name, near);
         match known.iter().find(|known| known.name == name.name) {
-            Some(elsewhere) if help.is_empty() => help = format!("there is one in the namespace `{}`. ", elsewhere.namespace),
+            Some(elsewhere) if help.is_empty() => {
+                help = format!("there is one in the namespace `{}`. ", elsewhere.namespace);
+            }
             _ => {}
         }
         let message = format!("there is no {} {name}", kind.name());
         let finding = document.origin.finding(code, at, message);
-        let help = format!("{help}{}", code.entry().fix);
+        let names: Vec<String> = known.iter().take(NAMES_SHOWN_MAX).map(ToString::to_string).collect();
+        let known = if names.is_empty() { String::new() } else { format!(". Known: {}", names.join(", ")) };
+        let help = format!("{help}{}{known}", code.entry().fix);
         self.findings.push(finding.with_help(help));
     }
 
@@ -117,7 +142,11 @@ impl<'a> Search<'a> {
         }
         let at = FieldPath::spec().field("targetRefs").item(0).field("sectionName");
         let message = format!("{} has no rule of the name `{section}`", route.origin.title);
-        let named = if rules.is_empty() { "none of its rules has a name".to_owned() } else { format!("named rules: {}", rules.join(", ")) };
+        let named = if rules.is_empty() {
+            "none of its rules has a name".to_owned()
+        } else {
+            format!("named rules: {}", rules.join(", "))
+        };
         let help = format!("{}{named}", spelling::guess(section, rules.iter().copied()));
         let rules_at = route.origin.locate(&FieldPath::spec().field("rules"), End::Key);
         let finding = document.origin.finding(Code::RuleNotFound, &at, message).with_help(help);
@@ -131,7 +160,9 @@ impl<'a> Search<'a> {
         for loser in losers {
             let message = format!("Conflicted: {} already is about {target}", winner.origin.title);
             let finding = loser.origin.finding(Code::Conflicted, &target_path(), message);
-            self.findings.push(finding.beside(winner.origin.locate(&target_path(), End::Value), "which wins, is here"));
+            self.findings.push(
+                finding.beside(winner.origin.locate(&target_path(), End::Value), "which wins, is here"),
+            );
         }
     }
 }

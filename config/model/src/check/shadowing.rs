@@ -48,7 +48,8 @@ fn report(
         return;
     }
     for (at, winner, place) in lost {
-        let finding = document.origin.finding(Code::SameMatch, at, "another rule has the same match and wins");
+        let finding =
+            document.origin.finding(Code::SameMatch, at, "another rule has the same match and wins");
         findings.push(finding.beside(winner.origin.locate(place, End::Value), "the other match"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::document::Document;
 use crate::document::backend::{BackendProtocol, BackendSpec};
@@ -14,7 +15,11 @@ use crate::units::{ByteSize, Span};
 
 use super::Review;
 
-pub(super) fn lower(document: &Document, spec: &BackendSpec, review: &mut Review<'_>) -> (Backend, Vec<Endpoint>) {
+pub(super) fn lower(
+    document: &Document,
+    spec: &BackendSpec,
+    review: &mut Review<'_>,
+) -> (Backend, Vec<Endpoint>) {
     let id = BackendId(document.name.clone());
     let path = FieldPath::spec();
     let endpoints_at = path.field("endpoints");
@@ -39,7 +44,13 @@ pub(super) fn lower(document: &Document, spec: &BackendSpec, review: &mut Review
             (None, _) if spec.identity.is_some() => {
                 let message = format!("{address} has no sidecar that could prove the Backend's identity");
                 let identity = path.field("identity");
-                review.note_two(Code::IdentityUnchecked, &at.field("address"), message, &identity, "the identity");
+                review.note_two(
+                    Code::IdentityUnchecked,
+                    &at.field("address"),
+                    message,
+                    &identity,
+                    "the identity",
+                );
             }
             (None, Some(other)) => {
                 let message = format!("{address} has no sidecar, and others of the Backend have one");
@@ -70,7 +81,7 @@ pub(super) fn protocol(written: BackendProtocol) -> Protocol {
 /// The policy and what it is about; nothing where no target is written, which the structure check has reported.
 pub(super) fn lower_policy(document: &Document, spec: &BackendPolicySpec) -> Option<(BackendId, Policy)> {
     let target = spec.target_refs.first()?;
-    let backend = ObjectName::new(document.name.namespace.clone(), target.name.0.as_str());
+    let backend = ObjectName::new(Arc::clone(&document.name.namespace), target.name.0.as_str());
     let defaults = Policy::default();
     let tcp = spec.connection_pool.as_ref().and_then(|pool| pool.tcp.as_ref());
     let http = spec.connection_pool.as_ref().and_then(|pool| pool.http.as_ref());

@@ -16,7 +16,14 @@ use super::{Review, paths};
 /// Headers that belong to the connection or to the framing of the body. Changing them would let one message be taken for
 /// two.
 const FIXED_HEADERS: [&str; 9] = [
-    "connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
     "upgrade",
 ];
 /// Headers between sidecars start like this.
@@ -32,7 +39,12 @@ pub(super) enum Scope {
 }
 
 /// The filters at `path`, as far as they are usable.
-pub(super) fn lower(filters: &[RouteFilter], scope: Scope, path: &FieldPath, review: &mut Review<'_>) -> Vec<Filter> {
+pub(super) fn lower(
+    filters: &[RouteFilter],
+    scope: Scope,
+    path: &FieldPath,
+    review: &mut Review<'_>,
+) -> Vec<Filter> {
     let mut seen: BTreeMap<FilterType, FieldPath> = BTreeMap::new();
     let mut lowered = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
@@ -44,14 +56,18 @@ pub(super) fn lower(filters: &[RouteFilter], scope: Scope, path: &FieldPath, rev
             continue;
         }
         seen.insert(filter.r#type, type_at.clone());
-        if scope == Scope::Backend && matches!(filter.r#type, FilterType::RequestRedirect | FilterType::UrlRewrite) {
+        if scope == Scope::Backend
+            && matches!(filter.r#type, FilterType::RequestRedirect | FilterType::UrlRewrite)
+        {
             let message = format!("{} for one backend", field_of(filter.r#type).0);
             review.note(Code::BackendFilter, &type_at, message);
             continue;
         }
         lowered.extend(lower_one(filter, scope, &at, review));
     }
-    if let (Some(redirect), Some(rewrite)) = (seen.get(&FilterType::RequestRedirect), seen.get(&FilterType::UrlRewrite)) {
+    if let (Some(redirect), Some(rewrite)) =
+        (seen.get(&FilterType::RequestRedirect), seen.get(&FilterType::UrlRewrite))
+    {
         let message = "a redirect and a rewrite in one rule";
         review.note_two(Code::FiltersIncompatible, rewrite, message, redirect, "the redirect is here");
     }
@@ -77,12 +93,14 @@ fn lower_one(filter: &RouteFilter, scope: Scope, at: &FieldPath, review: &mut Re
     }
     let details = at.field(field);
     let lowered = match filter.r#type {
-        FilterType::RequestHeaderModifier => {
-            filter.request_header_modifier.as_ref().map(|m| Filter::RequestHeaders(headers(m, &details, review)))
-        }
-        FilterType::ResponseHeaderModifier => {
-            filter.response_header_modifier.as_ref().map(|m| Filter::ResponseHeaders(headers(m, &details, review)))
-        }
+        FilterType::RequestHeaderModifier => filter
+            .request_header_modifier
+            .as_ref()
+            .map(|m| Filter::RequestHeaders(headers(m, &details, review))),
+        FilterType::ResponseHeaderModifier => filter
+            .response_header_modifier
+            .as_ref()
+            .map(|m| Filter::ResponseHeaders(headers(m, &details, review))),
         FilterType::RequestRedirect => {
             filter.request_redirect.as_ref().map(|r| Filter::Redirect(redirect(r, scope, &details, review)))
         }
@@ -112,12 +130,16 @@ fn headers(modifier: &HeaderModifier, path: &FieldPath, review: &mut Review<'_>)
         review.note(Code::FilterIdle, path, "no header is changed");
     }
     let mut pairs = |list: &[Header], field: &'static str| {
-        let names = list.iter().enumerate().map(|(i, h)| (h.name.0.as_str(), path.field(field).item(i).field("name")));
+        let names = list
+            .iter()
+            .enumerate()
+            .map(|(i, h)| (h.name.0.as_str(), path.field(field).item(i).field("name")));
         let names = distinct(names, review);
         names.into_iter().zip(list).map(|(name, header)| (name, Arc::from(header.value.0.as_str()))).collect()
     };
     let (set, add) = (pairs(&modifier.set, "set"), pairs(&modifier.add, "add"));
-    let removed = modifier.remove.iter().enumerate().map(|(i, name)| (name.0.as_str(), path.field("remove").item(i)));
+    let removed =
+        modifier.remove.iter().enumerate().map(|(i, name)| (name.0.as_str(), path.field("remove").item(i)));
     HeaderChanges { set, add, remove: distinct(removed, review) }
 }
 
@@ -131,13 +153,24 @@ fn distinct<'a>(names: impl Iterator<Item = (&'a str, FieldPath)>, review: &mut 
             let message = format!("the header `{name}` cannot be changed");
             match lower.as_str() {
                 "host" => {
-                    review.note_with_help(Code::HeaderFixed, &at, message, "write `hostname` in a URLRewrite filter");
+                    review.note_with_help(
+                        Code::HeaderFixed,
+                        &at,
+                        message,
+                        "write `hostname` in a URLRewrite filter",
+                    );
                 }
                 _ => review.note(Code::HeaderFixed, &at, message),
             }
         }
         if let Some(first) = seen.get(&lower) {
-            review.note_two(Code::HeaderTwice, &at, format!("`{name}` is written twice"), first, "first written here");
+            review.note_two(
+                Code::HeaderTwice,
+                &at,
+                format!("`{name}` is written twice"),
+                first,
+                "first written here",
+            );
         } else {
             seen.insert(lower.clone(), at);
         }
@@ -174,19 +207,37 @@ fn rewrite(written: &UrlRewrite, scope: Scope, path: &FieldPath, review: &mut Re
     }
 }
 
-fn path_change(modifier: &PathModifier, scope: Scope, path: &FieldPath, review: &mut Review<'_>) -> Option<PathChange> {
+fn path_change(
+    modifier: &PathModifier,
+    scope: Scope,
+    path: &FieldPath,
+    review: &mut Review<'_>,
+) -> Option<PathChange> {
     let PathModifier { r#type, replace_full_path, replace_prefix_match } = modifier;
     let (type_name, field, text, other_field, other) = match r#type {
-        PathModifierType::ReplaceFullPath => {
-            ("ReplaceFullPath", "replaceFullPath", replace_full_path, "replacePrefixMatch", replace_prefix_match)
-        }
-        PathModifierType::ReplacePrefixMatch => {
-            ("ReplacePrefixMatch", "replacePrefixMatch", replace_prefix_match, "replaceFullPath", replace_full_path)
-        }
+        PathModifierType::ReplaceFullPath => (
+            "ReplaceFullPath",
+            "replaceFullPath",
+            replace_full_path,
+            "replacePrefixMatch",
+            replace_prefix_match,
+        ),
+        PathModifierType::ReplacePrefixMatch => (
+            "ReplacePrefixMatch",
+            "replacePrefixMatch",
+            replace_prefix_match,
+            "replaceFullPath",
+            replace_full_path,
+        ),
     };
     if other.is_some() {
         let message = format!("`{other_field}` in a path of type {type_name}");
-        review.note_with_help(Code::FilterField, &path.field(other_field), message, format!("write `{field}` alone"));
+        review.note_with_help(
+            Code::FilterField,
+            &path.field(other_field),
+            message,
+            format!("write `{field}` alone"),
+        );
     }
     let Some(text) = text else {
         let message = format!("a path of type {type_name} without `{field}`");
@@ -200,8 +251,14 @@ fn path_change(modifier: &PathModifier, scope: Scope, path: &FieldPath, review: 
     match paths::problem(text) {
         // A matched prefix may be replaced by nothing.
         Some(_) if prefix && text.is_empty() => {}
-        Some(why) => review.note(Code::PathInvalid, &path.field(field), format!("`{text}` is not usable: {why}")),
+        Some(why) => {
+            review.note(Code::PathInvalid, &path.field(field), format!("`{text}` is not usable: {why}"));
+        }
         None => {}
     }
-    Some(if prefix { PathChange::Prefix(paths::prefix(text).into()) } else { PathChange::Full(text.as_str().into()) })
+    Some(if prefix {
+        PathChange::Prefix(paths::prefix(text).into())
+    } else {
+        PathChange::Full(text.as_str().into())
+    })
 }

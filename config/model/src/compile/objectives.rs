@@ -1,6 +1,7 @@
 //! LatencySLO to SLO.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::document::Document;
@@ -44,15 +45,25 @@ pub(super) fn lower(document: &Document, spec: &LatencySloSpec, review: &mut Rev
     })
 }
 
-fn target(document: &Document, target: &SloTargetRef, at: &FieldPath, review: &mut Review<'_>) -> Option<SloTarget> {
-    let name = ObjectName::new(document.name.namespace.clone(), target.name.0.as_str());
+fn target(
+    document: &Document,
+    target: &SloTargetRef,
+    at: &FieldPath,
+    review: &mut Review<'_>,
+) -> Option<SloTarget> {
+    let name = ObjectName::new(Arc::clone(&document.name.namespace), target.name.0.as_str());
     let (group, group_name, kind_name) = match target.kind {
         SloTargetKind::HttpRoute => (SloTargetGroup::Gateway, "gateway.networking.k8s.io", "HTTPRoute"),
         SloTargetKind::Backend => (SloTargetGroup::Penstock, "penstock.dev", "Backend"),
     };
     if target.group != group {
         let message = format!("there is no kind {kind_name} in this group");
-        review.note_with_help(Code::WrongGroup, &at.field("group"), message, format!("write `group: {group_name}`"));
+        review.note_with_help(
+            Code::WrongGroup,
+            &at.field("group"),
+            message,
+            format!("write `group: {group_name}`"),
+        );
         return None;
     }
     match (target.kind, &target.section_name) {
@@ -83,7 +94,11 @@ fn objective(written: &ObjectiveSpec, at: &FieldPath, review: &mut Review<'_>) -
             review.note(Code::ThresholdNeedless, &threshold_at, "Availability has no threshold");
         }
         (Indicator::Availability, None) => {}
-        (_, None) => review.note(Code::ThresholdMissing, &at.field("name"), "an objective of latency without threshold"),
+        (_, None) => review.note(
+            Code::ThresholdMissing,
+            &at.field("name"),
+            "an objective of latency without threshold",
+        ),
         (indicator, Some(threshold)) => off_bucket(indicator, threshold, &threshold_at, review),
     }
     let target_millionths = written.target.millionths();
@@ -114,7 +129,7 @@ fn off_bucket(indicator: Indicator, threshold: Duration, at: &FieldPath, review:
         return;
     }
     // Bounds between milliseconds cannot be written as a threshold.
-    let written = |bound: &&Duration| bound.subsec_nanos() % 1_000_000 == 0;
+    let written = |bound: &&Duration| bound.subsec_nanos().is_multiple_of(1_000_000);
     let below = bounds.iter().filter(written).rfind(|bound| **bound < threshold);
     let above = bounds.iter().filter(written).find(|bound| **bound > threshold);
     let near: Vec<String> =

@@ -25,7 +25,8 @@ pub(super) fn problem(path: &str) -> Option<String> {
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
         let plain = byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@".contains(&byte);
-        let encoded = byte == b'%' && [bytes.next(), bytes.next()].iter().flatten().filter(|b| b.is_ascii_hexdigit()).count() == 2;
+        let encoded = byte == b'%'
+            && [bytes.next(), bytes.next()].iter().flatten().filter(|b| b.is_ascii_hexdigit()).count() == 2;
         if !plain && !encoded {
             return Some("it has characters that must be percent-encoded".to_owned());
         }
@@ -41,7 +42,8 @@ pub(super) fn prefix(path: &str) -> &str {
 /// The expression, compiled; notes what is wrong with it.
 pub(super) fn pattern(source: &str, path: &FieldPath, review: &mut Review<'_>) -> Option<Pattern> {
     if source.len() > PATTERN_BYTES_MAX {
-        let message = format!("the expression has {} bytes, and {PATTERN_BYTES_MAX} is the most", source.len());
+        let message =
+            format!("the expression has {} bytes, and {PATTERN_BYTES_MAX} is the most", source.len());
         review.note_with_help(Code::PatternInvalid, path, message, "shorten it, or write several matches");
         return None;
     }
@@ -62,12 +64,22 @@ mod tests {
 
     #[test]
     fn paths_are_those_of_normalised_requests() {
-        for path in ["/", "/v1", "/v1/", "/a/b.c", "/a%20b", "/~u/(x)", "/v1/models/a:predict", "/.../x", "/.well-known"] {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/",
+            "/a/b.c",
+            "/a%20b",
+            "/~u/(x)",
+            "/v1/models/a:predict",
+            "/.../x",
+            "/.well-known",
+        ] {
             assert_eq!(problem(path), None, "{path}");
         }
         for path in [
-            "", "v1", "//", "/a//b", "/a/./b", "/a/../b", "/a/..", "/a/.", "/a%2Fb", "/a#b", "/a?b", "/a b", "/é", "/%", "/%2",
-            "/%zz",
+            "", "v1", "//", "/a//b", "/a/./b", "/a/../b", "/a/..", "/a/.", "/a%2Fb", "/a#b", "/a?b", "/a b",
+            "/é", "/%", "/%2", "/%zz",
         ] {
             assert!(problem(path).is_some(), "{path}");
         }

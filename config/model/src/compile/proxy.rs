@@ -26,7 +26,7 @@ pub(super) fn lower(
     let path = FieldPath::spec();
     sources(spec, &path, review);
     listeners(spec, &path, review);
-    let relative = |text: &String| base_dir.join(text);
+    let relative = |text: &String| resolve(text, base_dir);
     let identity = SpiffeId::workload(
         &spec.identity.trust_domain.0,
         &document.name.namespace,
@@ -54,12 +54,18 @@ pub(super) fn lower(
     })
 }
 
+/// The path seen from `base_dir`, without the `.` of `./state`.
+fn resolve(text: &str, base_dir: &Path) -> PathBuf {
+    base_dir.join(text).components().collect()
+}
+
 fn sources(spec: &ProxyConfigSpec, path: &FieldPath, review: &mut Review<'_>) {
     if spec.control_plane.is_none() && spec.documents.is_none() {
         review.note(Code::NoSource, path, "neither `controlPlane` nor `documents`");
     }
     if spec.inbound.is_some() && spec.control_plane.is_none() {
-        let message = "an inbound listener needs a certificate, and there is no `controlPlane` to get one from";
+        let message =
+            "an inbound listener needs a certificate, and there is no `controlPlane` to get one from";
         review.note(Code::InboundWithoutIdentity, &path.field("inbound"), message);
     }
 }
@@ -108,9 +114,14 @@ fn lower_inbound(written: &InboundSpec, path: &FieldPath, review: &mut Review<'_
             None => (endpoint, endpoint_at.clone()),
         };
         // An unspecified address listens on every one, loopback included; which others are this machine's is not known here.
-        let own = connect == listen || listen.ip().is_unspecified() && connect.ip().is_loopback() && connect.port() == listen.port();
+        let own = connect == listen
+            || listen.ip().is_unspecified() && connect.ip().is_loopback() && connect.port() == listen.port();
         if own {
-            review.note(Code::ApplicationLoop, &connect_at, format!("{connect} is the inbound listener itself"));
+            review.note(
+                Code::ApplicationLoop,
+                &connect_at,
+                format!("{connect} is the inbound listener itself"),
+            );
         }
         if let Some(first) = seen.get(&endpoint) {
             let message = format!("a second application for the endpoint {endpoint}");
@@ -150,6 +161,6 @@ fn access_log(written: &AccessLogSpec, base_dir: &Path) -> AccessLog {
     match written.path.as_deref() {
         None | Some("/dev/stdout") => AccessLog::Stdout,
         Some("off") => AccessLog::Off,
-        Some(file) => AccessLog::File(PathBuf::from(base_dir.join(file))),
+        Some(file) => AccessLog::File(resolve(file, base_dir)),
     }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use crate::document::Document;
 use crate::document::http_route::{
-    BackendRef, HttpRouteSpec, Method, ParentRef, ParentRefKind, PathCondition, PathType, RouteMatch, RouteRule,
-    Timeouts, ValueType,
+    BackendRef, HttpRouteSpec, Method, ParentRef, ParentRefKind, PathCondition, PathType, RouteMatch,
+    RouteRule, Timeouts, ValueType,
 };
 use crate::finding::Code;
 use crate::names::{BackendId, ObjectName, ParentId, ParentKind, RouteId};
-use crate::snapshot::{FieldMatch, Filter, Match, PathMatch, Route, RouteParent, Rule, ValueMatch, WeightedBackend};
+use crate::snapshot::{
+    FieldMatch, Filter, Match, PathMatch, Route, RouteParent, Rule, ValueMatch, WeightedBackend,
+};
 use crate::source::FieldPath;
 use crate::units::Span;
 
@@ -34,7 +36,8 @@ pub(super) fn lower(document: &Document, spec: &HttpRouteSpec, review: &mut Revi
     let mut names: BTreeMap<Arc<str>, FieldPath> = BTreeMap::new();
     let rules = spec.rules.iter().enumerate().map(|(index, rule)| {
         let at = rules_at.item(index);
-        let name: Arc<str> = rule.name.as_ref().map_or_else(|| index.to_string().into(), |name| name.0.as_str().into());
+        let name: Arc<str> =
+            rule.name.as_ref().map_or_else(|| index.to_string().into(), |name| name.0.as_str().into());
         let name_at = if rule.name.is_some() { at.field("name") } else { at.clone() };
         if let Some(first) = names.get(&name) {
             let message = format!("a second rule of the name `{name}`");
@@ -53,7 +56,12 @@ pub(super) fn lower(document: &Document, spec: &HttpRouteSpec, review: &mut Revi
     }
 }
 
-fn parents(refs: &[ParentRef], document: &Document, path: &FieldPath, review: &mut Review<'_>) -> Vec<RouteParent> {
+fn parents(
+    refs: &[ParentRef],
+    document: &Document,
+    path: &FieldPath,
+    review: &mut Review<'_>,
+) -> Vec<RouteParent> {
     let mut parents: Vec<RouteParent> = Vec::new();
     let mut places: Vec<FieldPath> = Vec::new();
     for (index, parent) in refs.iter().enumerate() {
@@ -64,7 +72,13 @@ fn parents(refs: &[ParentRef], document: &Document, path: &FieldPath, review: &m
         let parent = RouteParent { id, port: parent.port };
         if let Some(first) = parents.iter().position(|known| *known == parent) {
             let message = format!("a second reference to {}", parent.id);
-            review.note_two(Code::ParentTwice, &at.field("name"), message, &places[first].field("name"), "the first is here");
+            review.note_two(
+                Code::ParentTwice,
+                &at.field("name"),
+                message,
+                &places[first].field("name"),
+                "the first is here",
+            );
             continue;
         }
         parents.push(parent);
@@ -86,13 +100,24 @@ fn parent_kind(parent: &ParentRef, at: &FieldPath, review: &mut Review<'_>) -> O
     match &parent.group {
         Some(written) if written == group => Some(kind),
         Some(written) => {
-            let message = format!("there is no kind {name} in the group `{written}`");
-            review.note_with_help(Code::WrongGroup, &at.field("group"), message, format!("write `group: {group:?}`"));
+            let message = format!("there is no kind {name} in the group {written:?}");
+            review.note_with_help(
+                Code::WrongGroup,
+                &at.field("group"),
+                message,
+                format!("write `group: {group:?}`"),
+            );
             None
         }
         None => {
-            let message = format!("without `group` this is `gateway.networking.k8s.io`, which has no kind {name}");
-            review.note_with_help(Code::WrongGroup, &at.field("kind"), message, format!("add `group: {group:?}`"));
+            let message =
+                format!("without `group` this is `gateway.networking.k8s.io`, which has no kind {name}");
+            review.note_with_help(
+                Code::WrongGroup,
+                &at.field("kind"),
+                message,
+                format!("add `group: {group:?}`"),
+            );
             None
         }
     }
@@ -102,7 +127,13 @@ fn namespace_or<'a>(written: Option<&'a str>, document: &'a Document) -> &'a str
     written.unwrap_or(&document.name.namespace)
 }
 
-fn lower_rule(rule: &RouteRule, name: Arc<str>, namespace: &str, at: &FieldPath, review: &mut Review<'_>) -> Rule {
+fn lower_rule(
+    rule: &RouteRule,
+    name: Arc<str>,
+    namespace: &str,
+    at: &FieldPath,
+    review: &mut Review<'_>,
+) -> Rule {
     let one_prefix = match rule.matches.as_slice() {
         [] => true,
         [only] => only.path.as_ref().is_none_or(|path| path.r#type == PathType::PathPrefix),
@@ -132,7 +163,12 @@ fn lower_rule(rule: &RouteRule, name: Arc<str>, namespace: &str, at: &FieldPath,
     Rule { name, matches, filters, backends, timeout_request, timeout_backend_request }
 }
 
-fn backends(refs: &[BackendRef], namespace: &str, path: &FieldPath, review: &mut Review<'_>) -> Vec<WeightedBackend> {
+fn backends(
+    refs: &[BackendRef],
+    namespace: &str,
+    path: &FieldPath,
+    review: &mut Review<'_>,
+) -> Vec<WeightedBackend> {
     let mut lowered = Vec::new();
     for (index, backend) in refs.iter().enumerate() {
         let at = path.item(index);
@@ -144,7 +180,7 @@ fn backends(refs: &[BackendRef], namespace: &str, path: &FieldPath, review: &mut
         match backend.group.as_deref() {
             Some(PENSTOCK_GROUP) => {}
             Some(group) => {
-                let message = format!("there is no kind Backend in the group `{group}`");
+                let message = format!("there is no kind Backend in the group {group:?}");
                 let help = format!("write `group: {PENSTOCK_GROUP}`");
                 review.note_with_help(Code::WrongGroup, &at.field("group"), message, help);
             }
@@ -165,7 +201,11 @@ fn backends(refs: &[BackendRef], namespace: &str, path: &FieldPath, review: &mut
 }
 
 /// Both time limits; `0s` is none.
-fn timeouts(written: &Timeouts, path: &FieldPath, review: &mut Review<'_>) -> (Option<Duration>, Option<Duration>) {
+fn timeouts(
+    written: &Timeouts,
+    path: &FieldPath,
+    review: &mut Review<'_>,
+) -> (Option<Duration>, Option<Duration>) {
     let limit = |span: &Option<Span>| span.as_ref().map(Span::duration).filter(|limit| !limit.is_zero());
     let (request, attempt) = (limit(&written.request), limit(&written.backend_request));
     if let (Some(whole), Some(part)) = (request, attempt)
@@ -187,7 +227,10 @@ fn lower_match(written: &RouteMatch, at: &FieldPath, review: &mut Review<'_>) ->
     let headers = written.headers.iter().map(|c| (c.r#type, c.name.0.to_ascii_lowercase(), c.value.as_str()));
     let query = written.query_params.iter().map(|c| (c.r#type, c.name.0.clone(), c.value.as_str()));
     Match {
-        path: written.path.as_ref().map_or_else(|| PathMatch::Prefix("".into()), |c| lower_path(c, &at.field("path"), review)),
+        path: written
+            .path
+            .as_ref()
+            .map_or_else(|| PathMatch::Prefix("".into()), |c| lower_path(c, &at.field("path"), review)),
         headers: conditions(headers, &at.field("headers"), review),
         query: conditions(query, &at.field("queryParams"), review),
         method: written.method.map(method),
@@ -227,7 +270,9 @@ fn conditions<'a>(
         seen.insert(name.clone(), name_at);
         let value = match compared {
             ValueType::Exact => Some(ValueMatch::Exact(value.into())),
-            ValueType::RegularExpression => paths::pattern(value, &at.field("value"), review).map(ValueMatch::Pattern),
+            ValueType::RegularExpression => {
+                paths::pattern(value, &at.field("value"), review).map(ValueMatch::Pattern)
+            }
         };
         lowered.extend(value.map(|value| FieldMatch { name: name.into(), value }));
     }

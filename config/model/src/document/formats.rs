@@ -30,8 +30,23 @@ pub(crate) fn named(name: &str) -> Option<&'static Format> {
 }
 
 const FORMATS: &[&Format] = &[
-    &OBJECT_NAME, &LABEL, &SECTION_NAME, &HOSTNAME, &ADDRESS, &LISTEN, &PEER, &HOST_AND_PORT, &DURATION, &WINDOW,
-    &BYTE_SIZE, &PERCENT, &SPIFFE, &HEADER_NAME, &HEADER_VALUE, &TIMESTAMP, &TRUST_DOMAIN,
+    &OBJECT_NAME,
+    &LABEL,
+    &SECTION_NAME,
+    &HOSTNAME,
+    &ADDRESS,
+    &LISTEN,
+    &PEER,
+    &HOST_AND_PORT,
+    &DURATION,
+    &WINDOW,
+    &BYTE_SIZE,
+    &PERCENT,
+    &SPIFFE,
+    &HEADER_NAME,
+    &HEADER_VALUE,
+    &TIMESTAMP,
+    &TRUST_DOMAIN,
 ];
 
 const OBJECT_NAME: Format = Format {
@@ -176,7 +191,10 @@ fn schema_of(format: &Format) -> Schema {
     schema
 }
 
-fn parse<'de, T: std::str::FromStr, D: Deserializer<'de>>(format: &Format, deserializer: D) -> Result<T, D::Error> {
+fn parse<'de, T: std::str::FromStr, D: Deserializer<'de>>(
+    format: &Format,
+    deserializer: D,
+) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
     let refuse = || serde::de::Error::custom(format_args!("`{text}` is not {}", format.grammar));
     if (format.fits)(&text) { text.parse().map_err(|_| refuse()) } else { Err(refuse()) }

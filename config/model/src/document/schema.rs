@@ -49,17 +49,22 @@ pub fn bundle() -> Value {
 }
 
 fn generate(kind: Kind) -> Value {
-    let mut schema = match kind {
-        Kind::HttpRoute => schema_for::<Written<http_route::HttpRouteSpec>>(),
-        Kind::Backend => schema_for::<Written<backend::BackendSpec>>(),
-        Kind::BackendPolicy => schema_for::<Written<backend_policy::BackendPolicySpec>>(),
-        Kind::LatencySlo => schema_for::<Written<latency_slo::LatencySloSpec>>(),
-        Kind::ProxyConfig => schema_for::<Written<proxy_config::ProxyConfigSpec>>(),
-    };
+    match kind {
+        Kind::HttpRoute => written::<http_route::HttpRouteSpec>(kind),
+        Kind::Backend => written::<backend::BackendSpec>(kind),
+        Kind::BackendPolicy => written::<backend_policy::BackendPolicySpec>(kind),
+        Kind::LatencySlo => written::<latency_slo::LatencySloSpec>(kind),
+        Kind::ProxyConfig => written::<proxy_config::ProxyConfigSpec>(kind),
+    }
+}
+
+fn written<S: JsonSchema>(kind: Kind) -> Value {
+    let description = schema_for::<S>()["description"].clone();
+    let mut schema = schema_for::<Written<S>>();
     schema["title"] = kind.name().into();
     schema["properties"]["apiVersion"]["const"] = kind.api_version().into();
     schema["properties"]["kind"]["const"] = kind.name().into();
-    let description = schema["properties"]["spec"]["description"].clone();
+    schema["properties"]["spec"]["description"] = description.clone();
     schema["description"] = description;
     schema
 }

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::formats;
+use super::formats::{self, Format};
 use crate::finding::{Code, Finding, spelling};
 use crate::source::{FieldPath, Origin};
 use crate::units::{ByteSize, Span, Window};
@@ -66,53 +66,69 @@ impl Walk<'_> {
         } else {
             let message = format!("{what} must be {}, not {}", in_words(wanted), in_words(found));
             let finding = self.origin.finding(Code::WrongType, path, message);
-            match quoting_help(wanted, value) {
+            match format_of(schema)
+                .map(|format| format!("write {}", format.grammar))
+                .or_else(|| quoting_help(wanted, value))
+            {
                 Some(help) => finding.with_help(help),
-                None => finding,
+                None => explained(finding, schema),
             }
         };
         self.findings.push(finding);
         false
     }
 
-    fn fields(&mut self, schema: &Map<String, Value>, fields: &Map<String, Value>, path: &FieldPath, what: &str) {
+    fn fields(
+        &mut self,
+        schema: &Map<String, Value>,
+        fields: &Map<String, Value>,
+        path: &FieldPath,
+        what: &str,
+    ) {
         let empty = Map::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         for (name, value) in fields {
             let path = path.field(name.clone());
             match (known.get(name), schema.get("additionalProperties")) {
-                (Some(schema), _) => self.value(schema, value, &path, &format!("`{name}`")),
-                (None, Some(schema @ Value::Object(_))) => self.value(schema, value, &path, &format!("`{name}`")),
-                (None, Some(Value::Bool(false))) => match refusal(schema, name) {
-                    Some((code, fix)) => {
-                        let message = format!("`{name}` is not supported in this version");
-                        self.findings.push(self.origin.finding_of_key(code, &path, message).with_help(fix));
-                    }
-                    None => {
-                        let names: Vec<&str> = known.keys().map(String::as_str).collect();
-                        let guess = spelling::guess(name, names.iter().copied());
-                        let help = format!("{guess}Allowed: {}", names.join(", "));
-                        let message = format!("unknown field `{name}`");
-                        self.findings.push(self.origin.finding_of_key(Code::UnknownField, &path, message).with_help(help));
-                    }
-                },
+                (Some(schema), _) | (None, Some(schema @ Value::Object(_))) => {
+                    self.value(schema, value, &path, &format!("`{name}`"));
+                }
+                (None, Some(Value::Bool(false))) => {
+                    self.findings.push(self.stranger(schema, known, name, &path));
+                }
                 _ => {}
             }
         }
         let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
         for name in required.filter_map(Value::as_str).filter(|name| !fields.contains_key(*name)) {
             let path = path.field(name.to_owned());
-            let mut help = format!("add `{name}`");
-            if let Some(description) = known.get(name).and_then(|s| s.get("description")).and_then(Value::as_str) {
-                help = format!("{help}: {}", description.replace('\n', " "));
-            }
             let message = format!("`{name}` is missing from {what}");
-            self.findings.push(self.origin.finding_of_key(Code::MissingField, &path, message).with_help(help));
+            let finding = self.origin.finding_of_key(Code::MissingField, &path, message);
+            let schema = known.get(name).and_then(Value::as_object).unwrap_or(&empty);
+            self.findings.push(explained(finding.with_help(format!("add `{name}`")), schema));
         }
     }
 
+    /// A field that is not among the known ones.
+    fn stranger(
+        &self,
+        schema: &Map<String, Value>,
+        known: &Map<String, Value>,
+        name: &str,
+        path: &FieldPath,
+    ) -> Finding {
+        if let Some((code, fix)) = refusal(schema, name) {
+            let message = format!("`{name}` is not supported in this version");
+            return self.origin.finding_of_key(code, path, message).with_help(fix);
+        }
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        let guess = spelling::guess(name, names.iter().copied());
+        let finding = self.origin.finding_of_key(Code::UnknownField, path, format!("unknown field `{name}`"));
+        finding.with_help(format!("{guess}Allowed: {}", names.join(", ")))
+    }
+
     fn items(&mut self, schema: &Map<String, Value>, items: &[Value], path: &FieldPath, what: &str) {
-        self.count(schema, ["minItems", "maxItems"], items.len(), "items", path, what);
+        self.length(schema, Unit::Items, items.len(), path, what);
         if let Some(schema) = schema.get("items") {
             let singular = format!("an item of {what}");
             for (index, item) in items.iter().enumerate() {
@@ -129,11 +145,11 @@ impl Walk<'_> {
             }
             return;
         }
-        self.count(schema, ["minLength", "maxLength"], text.chars().count(), "characters", path, what);
-        let Some(format) = schema.get("format").and_then(Value::as_str).and_then(formats::named) else { return };
+        self.length(schema, Unit::Characters, text.chars().count(), path, what);
+        let Some(format) = format_of(schema) else { return };
         if !(format.fits)(text) {
             let message = format!("`{text}` is not {}", format.grammar);
-            self.findings.push(self.origin.finding(Code::BadFormat, path, message));
+            self.findings.push(explained(self.origin.finding(Code::BadFormat, path, message), schema));
             return;
         }
         let bound = |key| schema.get(key).and_then(Value::as_str);
@@ -146,7 +162,7 @@ impl Walk<'_> {
                 && quantity(text).cmp(&quantity(bound)) == beyond
             {
                 let message = format!("{what} is `{text}`, and `{bound}` is the {side}");
-                self.findings.push(self.origin.finding(Code::OutOfRange, path, message));
+                self.findings.push(explained(self.origin.finding(Code::OutOfRange, path, message), schema));
             }
         }
     }
@@ -187,27 +203,54 @@ impl Walk<'_> {
             (_, Some(most)) if number > most => format!("{what} is {value}, and {most} is the most"),
             _ => return,
         };
-        self.findings.push(self.origin.finding(Code::OutOfRange, path, message));
+        self.findings.push(explained(self.origin.finding(Code::OutOfRange, path, message), schema));
     }
 
-    fn count(
+    fn length(
         &mut self,
         schema: &Map<String, Value>,
-        [least, most]: [&str; 2],
+        unit: Unit,
         count: usize,
-        unit: &str,
         path: &FieldPath,
         what: &str,
     ) {
+        let (least, most, unit) = match unit {
+            Unit::Characters => ("minLength", "maxLength", "characters"),
+            Unit::Items => ("minItems", "maxItems", "items"),
+        };
         let bound = |key| schema.get(key).and_then(Value::as_u64);
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         let message = match (bound(least), bound(most)) {
-            (Some(least), _) if count < least => format!("{what} has {count} {unit}, and {least} is the least"),
+            (Some(least), _) if count < least => {
+                format!("{what} has {count} {unit}, and {least} is the least")
+            }
             (_, Some(most)) if count > most => format!("{what} has {count} {unit}, and {most} is the most"),
             _ => return,
         };
-        self.findings.push(self.origin.finding(Code::BadLength, path, message));
+        self.findings.push(explained(self.origin.finding(Code::BadLength, path, message), schema));
     }
+}
+
+/// What a length is counted in.
+#[derive(Clone, Copy)]
+enum Unit {
+    Characters,
+    Items,
+}
+
+/// The finding, with what the schema says of the field after its help.
+fn explained(finding: Finding, schema: &Map<String, Value>) -> Finding {
+    match schema.get("description").and_then(Value::as_str) {
+        Some(description) => {
+            let help = format!("{}. {}", finding.help, description.replace('\n', " "));
+            finding.with_help(help)
+        }
+        None => finding,
+    }
+}
+
+fn format_of(schema: &Map<String, Value>) -> Option<&'static Format> {
+    schema.get("format").and_then(Value::as_str).and_then(formats::named)
 }
 
 /// The texts that a value may be; empty where it is free.

@@ -342,7 +342,10 @@ mod tests {
     fn every_entry_explains_itself() {
         for code in Code::ALL {
             let Entry { code, title, why, fix, .. } = code.entry();
-            assert!(!title.is_empty() && why.ends_with('.') && !fix.is_empty() && !fix.ends_with('.'), "{code}");
+            assert!(
+                !title.is_empty() && why.ends_with('.') && !fix.is_empty() && !fix.ends_with('.'),
+                "{code}"
+            );
         }
     }
 }

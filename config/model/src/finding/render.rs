@@ -36,8 +36,13 @@ fn place(at: &Location, margin: usize, corner: &str, f: &mut Formatter<'_>) -> f
     // A far column moves the window, so that the carets are always in it.
     let from = column.saturating_sub(EXCERPT_CHARS_MAX / 2).min(column - 1);
     let from = if column <= EXCERPT_CHARS_MAX / 2 { 0 } else { from };
-    let shown: String =
-        at.excerpt.chars().skip(from).take(EXCERPT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown: String = at
+        .excerpt
+        .chars()
+        .skip(from)
+        .take(EXCERPT_CHARS_MAX)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     let carets = at.text.chars().count().clamp(1, EXCERPT_CHARS_MAX / 2);
     writeln!(f)?;
     writeln!(f, "{:>margin$} │ {}", at.line, shown.trim_end())?;

@@ -25,10 +25,18 @@ const DOCUMENTS_MAX: usize = 10_000;
 /// # Errors
 /// Everything that is refused, or the one place where the text is no YAML.
 pub(super) fn read(page: &Page, text: &str) -> Result<Vec<Arc<Node>>, Vec<Finding>> {
-    let mut builder = Builder { page, findings: Vec::new(), roots: Vec::new(), frames: Vec::new(), anchors: BTreeMap::new(), nodes: 0 };
+    let mut builder = Builder {
+        page,
+        findings: Vec::new(),
+        roots: Vec::new(),
+        frames: Vec::new(),
+        anchors: BTreeMap::new(),
+        nodes: 0,
+    };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let step = event.map_err(|error| builder.syntax(&error)).and_then(|(event, span)| builder.take(event, span));
+        let step =
+            event.map_err(|error| builder.syntax(&error)).and_then(|(event, span)| builder.take(event, span));
         if let Err(last) = step {
             builder.findings.push(*last);
             break;
@@ -69,7 +77,11 @@ impl Builder<'_> {
             Event::DocumentStart(_) => {
                 self.anchors.clear();
                 if self.roots.len() >= DOCUMENTS_MAX {
-                    return Err(self.finding(Code::TooManyValues, place, format!("more than {DOCUMENTS_MAX} documents")));
+                    return Err(self.finding(
+                        Code::TooManyValues,
+                        place,
+                        format!("more than {DOCUMENTS_MAX} documents"),
+                    ));
                 }
                 Ok(())
             }
@@ -84,7 +96,11 @@ impl Builder<'_> {
                 self.refuse_tag(tag.is_some(), place);
                 let plain = style == ScalarStyle::Plain;
                 if plain && plain_meaning(&text) == Meaning::UnusableNumber {
-                    let finding = self.finding(Code::NumberUnusable, place, format!("`{text}` is no number that fits 64 bits"));
+                    let finding = self.finding(
+                        Code::NumberUnusable,
+                        place,
+                        format!("`{text}` is no number that fits 64 bits"),
+                    );
                     self.findings.push(*finding);
                 }
                 let shape = Shape::Scalar { text: text.into_owned(), plain };

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use penstock_model::diff::Changes;
 use penstock_model::snapshot::Snapshot;
 use penstock_model::{Compiled, Source, compile};
 use serde::Deserialize;
@@ -79,7 +80,7 @@ fn compare(sources: &[Source], plan: &Arc<Plan>) -> view::Diff {
         Err(findings) => view::Diff::refused(from, findings),
         Ok(Compiled { snapshot, warnings }) => {
             let nothing = Snapshot::default();
-            let changes = penstock_model::diff(plan.snapshot.as_deref().unwrap_or(&nothing), &snapshot);
+            let changes = Changes::between(plan.snapshot.as_deref().unwrap_or(&nothing), &snapshot);
             view::Diff::accepted(from, snapshot.version().clone(), changes, warnings)
         }
     }

@@ -1,6 +1,6 @@
 //! The JSON answers.
 
-use penstock_model::Changes;
+use penstock_model::diff::Changes;
 use penstock_model::finding::Finding;
 use penstock_model::names::Version;
 use penstock_model::snapshot::Parts;

@@ -179,8 +179,8 @@ mod tests {
         check(&good[..good.len() - 1], "request_malformed");
         check(&[&good[..], b"\0"].concat(), "request_malformed");
         check(&vec![0x30; CertificateRequest::BYTES_MAX + 1], "request_too_long");
-        let name_at = good.windows(3).position(|window| window == b"web").unwrap();
-        let mut other_name = good.clone();
+        let mut other_name = good;
+        let name_at = other_name.windows(3).position(|window| window == b"web").unwrap();
         other_name[name_at] = b'W';
         check(&other_name, "request_signature");
         check(&request(&uris(&[WEB]), &KeyPair::generate_for(&PKCS_ED25519).unwrap()), "request_key");

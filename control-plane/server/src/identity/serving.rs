@@ -70,6 +70,9 @@ pub(crate) struct Rotation {
 
 /// Share of a certificate's life after which it is replaced, as sidecars do.
 const RENEW_AT: f64 = 0.6;
+/// The runtime's clock stands still while a machine is suspended; the certificate's end does not. So the time of day is looked
+/// at this often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Pause after a renewal that failed: doubled each time, from the first to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(150));
 
@@ -98,20 +101,21 @@ impl Rotation {
     }
 
     async fn rotate(&self, serving: &ServingCertificate, clock: Clock) {
-        let mut pause = renew_after(self.ttl, seed::share());
-        let mut retry = RETRY.0;
         loop {
-            clock.sleep(pause).await;
-            match self.certify() {
-                Ok(fresh) => {
-                    *serving.current.write() = Arc::new(fresh);
-                    (pause, retry) = (renew_after(self.ttl, seed::share()), RETRY.0);
-                }
-                Err(error) => {
-                    self.metrics.own_certificate_not_renewed(&error, retry);
-                    (pause, retry) = (retry, (retry * 2).min(RETRY.1));
-                }
+            let due = time_of_day() + renew_after(self.ttl, seed::share());
+            while let Ok(left) = Duration::try_from(due - time_of_day()) {
+                clock.sleep(left.min(LOOK_INTERVAL)).await;
             }
+            let mut retry = RETRY.0;
+            let fresh = loop {
+                match self.certify() {
+                    Ok(fresh) => break fresh,
+                    Err(error) => self.metrics.own_certificate_not_renewed(&error, retry),
+                }
+                clock.sleep(retry).await;
+                retry = (retry * 2).min(RETRY.1);
+            };
+            *serving.current.write() = Arc::new(fresh);
         }
     }
 

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use penstock_delivery::server::Published;
+use penstock_model::diff::Changes;
 use penstock_model::finding::Finding;
 use penstock_model::snapshot::Snapshot;
-use penstock_model::{Changes, Compiled, Source, compile, diff};
+use penstock_model::{Compiled, Source, compile};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -44,7 +45,7 @@ pub(crate) enum Basis {
 #[serde(untagged)]
 pub(crate) enum Problem {
     Unreadable(ReadFault),
-    Finding(Finding),
+    Finding(Box<Finding>),
 }
 
 /// The last reading that was decided about, so that the same is not decided twice.
@@ -120,7 +121,7 @@ pub(crate) fn decide(reading: Reading, last: &Considered, before: &Plan, now: Of
     }
     match compile(&sources) {
         Err(findings) => {
-            let problems = findings.into_iter().map(Problem::Finding).collect();
+            let problems = findings.into_iter().map(Box::new).map(Problem::Finding).collect();
             keep(considered, problems, last, before, Reload::Refused)
         }
         Ok(compiled) => publish(considered, compiled, before, now),
@@ -150,7 +151,7 @@ fn keep(
 fn publish(considered: Considered, compiled: Compiled, before: &Plan, now: OffsetDateTime) -> Step {
     let Compiled { snapshot, warnings } = compiled;
     let nothing = Snapshot::default();
-    let changes = diff(before.snapshot.as_deref().unwrap_or(&nothing), &snapshot);
+    let changes = Changes::between(before.snapshot.as_deref().unwrap_or(&nothing), &snapshot);
     let same = before.snapshot.clone().filter(|old| old.version() == snapshot.version());
     let (snapshot, published, since) = match same {
         Some(old) => (old, None, before.since),

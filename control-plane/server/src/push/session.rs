@@ -9,10 +9,11 @@ use std::time::Duration;
 use penstock_delivery::proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
 };
-use penstock_delivery::server::{ServerAction, Session};
+use penstock_delivery::server::{Refusal, ServerAction, Session};
 use penstock_delivery::wire::ResourceType;
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
 
 use super::fanout::{Fanout, Progress, SidecarKey, TypeReport};
 use crate::clock::{Clock, time_of_day};
@@ -27,6 +28,10 @@ const LIFE_MIN: Duration = Duration::from_secs(30 * 60);
 const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
 /// Longest name that Kubernetes allows, for pod and namespace together with the dot.
 const NODE_CHARS_MAX: usize = 317;
+
+/// As many reasons as fit a screen.
+const REASONS_MAX: usize = 10;
+const REASON_CHARS_MAX: usize = 1_000;
 
 /// Why a stream ends, and what the sidecar is told.
 type End = (StreamEnd, Option<Status>);
@@ -68,7 +73,7 @@ impl Driver {
     /// Runs until the stream ends.
     pub(super) async fn run(
         mut self,
-        requests: Streaming<DeltaDiscoveryRequest>,
+        requests: impl Stream<Item = Result<DeltaDiscoveryRequest, Status>> + Unpin,
         clock: Clock,
         tasks: &Tasks,
     ) {
@@ -88,15 +93,18 @@ impl Driver {
         self.metrics.stream_ended(end, self.node(), &why);
     }
 
-    async fn exchange(&mut self, mut requests: Streaming<DeltaDiscoveryRequest>) -> End {
+    async fn exchange(
+        &mut self,
+        mut requests: impl Stream<Item = Result<DeltaDiscoveryRequest, Status>> + Unpin,
+    ) -> End {
         let mut published = self.fanout.subscribe();
         published.mark_changed();
         loop {
             let actions = tokio::select! {
-                request = requests.message() => match request {
-                    Ok(Some(request)) => self.session.request(request),
-                    Ok(None) => return (StreamEnd::Sidecar, None),
-                    Err(status) => return (StreamEnd::Sidecar, Some(status)),
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.session.request(request),
+                    None => return (StreamEnd::Sidecar, None),
+                    Some(Err(status)) => return (StreamEnd::Sidecar, Some(status)),
                 },
                 // The fanout outlives every stream, so there is always a next change to wait for.
                 Ok(()) = published.changed() => {
@@ -134,7 +142,8 @@ impl Driver {
                 Ok(())
             }
             ServerAction::Nacked { resource_type, message, .. } => {
-                self.metrics.nacked(resource_type.label(), self.node(), &message);
+                let why = printable(&message, REASON_CHARS_MAX);
+                self.metrics.nacked(resource_type.label(), self.node(), &why);
                 Ok(())
             }
             ServerAction::End(why) => Err((StreamEnd::Protocol, Some(Status::resource_exhausted(why)))),
@@ -146,7 +155,7 @@ impl Driver {
         if self.key.is_none()
             && let Some(node) = self.session.node()
         {
-            let node = printable(&node.id);
+            let node = printable(&node.id, NODE_CHARS_MAX);
             tracing::info!(node, peer = %self.peer, "sidecar connected");
             self.key = Some(SidecarKey { node, identity: self.peer.identity.clone() });
         }
@@ -157,8 +166,7 @@ impl Driver {
             let report: &mut TypeReport =
                 self.progress.types.entry(of_type.resource_type.label()).or_default();
             (report.held, report.pending) = (of_type.held, of_type.pending);
-            let why: Vec<&str> = of_type.refusals.iter().map(|refusal| refusal.message.as_str()).collect();
-            report.error = Some(why.join("; ")).filter(|_| !why.is_empty());
+            report.error = reasons(&of_type.refusals);
         }
         self.fanout.progressed(key, self.stream, &self.peer, self.progress.clone(), time_of_day());
     }
@@ -176,7 +184,91 @@ impl Drop for Driver {
     }
 }
 
-/// A sidecar's own claim of its name, fit for a log line.
-fn printable(claim: &str) -> String {
-    claim.chars().map(|c| if c.is_control() { '?' } else { c }).take(NODE_CHARS_MAX).collect()
+/// The first reasons of a sidecar, and how many more there are.
+fn reasons(refusals: &[Arc<Refusal>]) -> Option<String> {
+    let reason = |refusal: &Arc<Refusal>| printable(&refusal.message, REASON_CHARS_MAX);
+    let first: Vec<String> = refusals.iter().take(REASONS_MAX).map(reason).collect();
+    let more = match refusals.len() - first.len() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    (!first.is_empty()).then(|| first.join("; ") + &more)
+}
+
+/// What a sidecar says, cut and without control characters.
+fn printable(words: &str, chars_max: usize) -> String {
+    words.chars().map(|c| if c.is_control() { '?' } else { c }).take(chars_max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_delivery::proto::envoy::config::core::v3::Node;
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::*;
+
+    type Requests = mpsc::Sender<Result<DeltaDiscoveryRequest, Status>>;
+    type Responses = mpsc::Receiver<Result<DeltaDiscoveryResponse, Status>>;
+
+    fn start(tasks: &Tasks, fanout: &Arc<Fanout>) -> (Requests, Responses) {
+        let (requests, incoming) = mpsc::channel(1);
+        let (outgoing, responses) = mpsc::channel(1);
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), identity: None };
+        let driver = Driver::new(1, peer, outgoing, Arc::clone(fanout), Metrics::new().unwrap());
+        let owner = tasks.clone();
+        tasks.spawn("push", async move {
+            driver.run(ReceiverStream::new(incoming), Clock::start(), &owner).await;
+        });
+        (requests, responses)
+    }
+
+    /// Of a type that nobody has, so that each is answered at once.
+    fn request() -> Result<DeltaDiscoveryRequest, Status> {
+        let node = Some(Node { id: "web".to_owned(), ..Node::default() });
+        Ok(DeltaDiscoveryRequest { node, type_url: "unknown".to_owned(), ..DeltaDiscoveryRequest::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_without_a_fault_when_its_life_is_over() {
+        let (tasks, fanout) = (Tasks::new(), Fanout::new());
+        let (requests, mut responses) = start(&tasks, &fanout);
+        requests.send(request()).await.unwrap();
+        assert!(responses.recv().await.unwrap().is_ok());
+        let clock = Clock::start();
+        let before = clock.now();
+        assert!(responses.recv().await.is_none());
+        let life = clock.now().since(before);
+        assert!((LIFE_MIN..=LIFE_MIN + LIFE_JITTER).contains(&life), "{life:?}");
+        assert!(serde_json::to_string(&fanout.report()).unwrap().contains("\"connected\":false"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_that_reads_nothing_is_not_read_either_and_still_hears_the_stop() {
+        let (tasks, fanout) = (Tasks::new(), Fanout::new());
+        let (requests, mut responses) = start(&tasks, &fanout);
+        let full = async {
+            loop {
+                requests.send(request()).await.unwrap();
+            }
+        };
+        // Under a paused clock the time passes only once nothing else can happen.
+        assert!(tokio::time::timeout(Duration::from_secs(60), full).await.is_err());
+        tasks.stop();
+        assert_eq!(tasks.drained(Duration::from_secs(60)).await, 0);
+        assert!(responses.recv().await.unwrap().is_ok());
+        assert!(responses.recv().await.is_none());
+    }
+
+    #[test]
+    fn reasons_are_cut() {
+        let refusal = |message: &str| {
+            Arc::new(Refusal { nonce: "1".to_owned(), message: message.to_owned(), names: Vec::new() })
+        };
+        assert_eq!(reasons(&[]), None);
+        assert_eq!(reasons(&[refusal("a\nb"), refusal("c")]).unwrap(), "a?b; c");
+        let many = vec![refusal(&"x".repeat(5_000)); 12];
+        let text = reasons(&many).unwrap();
+        assert!(text.ends_with("x; and 2 more"));
+        assert!(text.len() < 11 * REASON_CHARS_MAX, "{}", text.len());
+    }
 }

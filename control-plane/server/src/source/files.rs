@@ -172,10 +172,9 @@ impl Walk {
             match std::fs::metadata(&path) {
                 Ok(facts) if facts.is_dir() => self.directory(&path, depth + 1),
                 Ok(facts) if is_document(&path) => self.file(path, &facts),
-                Ok(_) => {}
                 // Gone since the directory was listed, or a link to nothing: the latter matters for documents alone.
                 Err(error) if is_document(&path) => self.faults.push(fault(&path, &error)),
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
     }

@@ -35,24 +35,24 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-pub const WEB: &str = "spiffe://cluster.local/ns/chat/sa/web";
-pub const BACKENDS: &str = "type.googleapis.com/penstock.v1.Backend";
-pub const ENDPOINTS: &str = "type.googleapis.com/penstock.v1.Endpoint";
+pub(crate) const WEB: &str = "spiffe://cluster.local/ns/chat/sa/web";
+pub(crate) const BACKENDS: &str = "type.googleapis.com/penstock.v1.Backend";
+pub(crate) const ENDPOINTS: &str = "type.googleapis.com/penstock.v1.Endpoint";
 
 /// Nothing here takes seconds; a test that hangs fails after this.
-pub async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), work).await.expect("nothing came of it in time")
 }
 
 /// A document with one endpoint.
-pub fn backend(name: &str, address: &str) -> String {
+pub(crate) fn backend(name: &str, address: &str) -> String {
     format!(
         "apiVersion: penstock.dev/v1alpha1\nkind: Backend\nmetadata: {{ name: {name} }}\nspec:\n  endpoints:\n    - address: {address}\n      port: 8000\n"
     )
 }
 
 /// A control plane, its documents and its state.
-pub struct Plane {
+pub(crate) struct Plane {
     dir: TempDir,
     more: Vec<String>,
     running: Option<Running>,
@@ -66,12 +66,12 @@ struct Running {
 
 impl Plane {
     /// Starts with these documents, by file name.
-    pub async fn start(documents: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(documents: &[(&str, &str)]) -> Self {
         Self::start_with(documents, &[]).await
     }
 
     /// The same with more flags.
-    pub async fn start_with(documents: &[(&str, &str)], more: &[&str]) -> Self {
+    pub(crate) async fn start_with(documents: &[(&str, &str)], more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("config")).unwrap();
         let more = more.iter().map(|flag| (*flag).to_owned()).collect();
@@ -84,7 +84,7 @@ impl Plane {
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test is not part of the program's tasks")]
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let (config, state) = (self.path("config"), self.path("state"));
         let flags = Flags::parse_from(
             ["plane", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"]
@@ -104,42 +104,42 @@ impl Plane {
     }
 
     /// Stops, and says how that went.
-    pub async fn stop(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
         let running = self.running.take().unwrap();
         running.stop.send(()).unwrap();
         within(running.done).await.unwrap()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Replaces a document as editors do: another file takes its name.
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path("config").join(name);
         let fresh = path.with_extension("fresh");
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(fresh, path).unwrap();
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         std::fs::remove_file(self.path("config").join(name)).unwrap();
     }
 
-    pub fn listening(&self) -> &Listening {
+    pub(crate) fn listening(&self) -> &Listening {
         &self.running.as_ref().unwrap().listening
     }
 
-    pub fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         std::fs::read_to_string(&self.listening().join_token).unwrap()
     }
 
-    pub fn root(&self) -> CertificateDer<'static> {
+    pub(crate) fn root(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_file(&self.listening().trust_bundle).unwrap()
     }
 
     /// A TLS connection alone.
-    pub async fn handshake(
+    pub(crate) async fn handshake(
         &self,
         name: &str,
         client: Option<&Identity>,
@@ -148,7 +148,7 @@ impl Plane {
     }
 
     /// A gRPC connection, with a client certificate or without.
-    pub async fn channel(&self, client: Option<&Identity>) -> Channel {
+    pub(crate) async fn channel(&self, client: Option<&Identity>) -> Channel {
         let (port, root, client) = (self.listening().listening.grpc.port(), self.root(), client.cloned());
         let connector = tower::service_fn(move |_| {
             let (root, client) = (root.clone(), client.clone());
@@ -159,7 +159,7 @@ impl Plane {
     }
 
     /// `Sign` with the given `authorization`.
-    pub async fn sign(
+    pub(crate) async fn sign(
         &self,
         client: Option<&Identity>,
         authorization: Option<&str>,
@@ -175,7 +175,7 @@ impl Plane {
     }
 
     /// A leaf for `uri` with the join token.
-    pub async fn join(&self, uri: &str) -> Identity {
+    pub(crate) async fn join(&self, uri: &str) -> Identity {
         let (key, csr) = csr(&[uri]);
         let request = SignRequest { csr, validity: None };
         let bearer = format!("Bearer {}", self.token());
@@ -184,7 +184,7 @@ impl Plane {
     }
 
     /// A push stream of the node `node`.
-    pub async fn subscribe(
+    pub(crate) async fn subscribe(
         &self,
         node: &str,
         client: Option<&Identity>,
@@ -194,7 +194,7 @@ impl Plane {
     }
 
     /// A stream by one of the service's methods.
-    pub async fn stream(
+    pub(crate) async fn stream(
         &self,
         method: &str,
         node: &str,
@@ -214,7 +214,7 @@ impl Plane {
     }
 
     /// A push stream with the join token that wants all backends and endpoints.
-    pub async fn follower(&self, node: &str) -> Stream {
+    pub(crate) async fn follower(&self, node: &str) -> Stream {
         let bearer = format!("Bearer {}", self.token());
         let stream = self.subscribe(node, None, Some(&bearer)).await.unwrap();
         stream.want_all(BACKENDS).await;
@@ -223,7 +223,13 @@ impl Plane {
     }
 
     /// Status and body of a request to the operators' side.
-    pub async fn http(&self, method: &str, path: &str, kind: &str, body: &str) -> (u16, String, String) {
+    pub(crate) async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: &str,
+    ) -> (u16, String, String) {
         let address = self.listening().listening.admin;
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
@@ -240,17 +246,17 @@ impl Plane {
         (head[9..12].parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
     }
 
-    pub async fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let (status, _, body) = self.http("GET", path, "text/plain", "").await;
         (status, body)
     }
 
-    pub async fn json(&self, path: &str) -> Value {
+    pub(crate) async fn json(&self, path: &str) -> Value {
         serde_json::from_str(&self.get(path).await.1).unwrap()
     }
 
     /// Waits until the status is as wanted.
-    pub async fn status_when(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn status_when(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         within(async {
             loop {
                 let status = self.json("/api/v1/status").await;
@@ -263,7 +269,7 @@ impl Plane {
     }
 
     /// Value of a metric with its labels as they are written.
-    pub async fn metric(&self, name: &str) -> Option<f64> {
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await;
         let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(found, _)| found == name))?;
         line.rsplit_once(' ').unwrap().1.parse().ok()
@@ -272,43 +278,43 @@ impl Plane {
 
 /// A key with its certificate.
 #[derive(Clone)]
-pub struct Identity {
+pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: Arc<PrivateKeyDer<'static>>,
 }
 
 impl Identity {
-    pub fn new(key: &KeyPair, chain: &[Vec<u8>]) -> Self {
+    pub(crate) fn new(key: &KeyPair, chain: &[Vec<u8>]) -> Self {
         Self {
             chain: chain.iter().map(|der| der.clone().into()).collect(),
             key: Arc::new(PrivateKeyDer::Pkcs8(key.serialize_der().into())),
         }
     }
 
-    pub fn leaf(&self) -> &CertificateDer<'static> {
+    pub(crate) fn leaf(&self) -> &CertificateDer<'static> {
         &self.chain[0]
     }
 }
 
 /// One push stream, seen by a sidecar.
-pub struct Stream {
+pub(crate) struct Stream {
     node: String,
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
 impl Stream {
-    pub async fn send(&self, request: DeltaDiscoveryRequest) {
+    pub(crate) async fn send(&self, request: DeltaDiscoveryRequest) {
         let node = Some(Node { id: self.node.clone(), ..Node::default() });
         within(self.requests.send(DeltaDiscoveryRequest { node, ..request })).await.unwrap();
     }
 
-    pub async fn want_all(&self, type_url: &str) {
+    pub(crate) async fn want_all(&self, type_url: &str) {
         self.resume(type_url, &[]).await;
     }
 
     /// Wants all, and says what it has.
-    pub async fn resume(&self, type_url: &str, held: &[(String, String)]) {
+    pub(crate) async fn resume(&self, type_url: &str, held: &[(String, String)]) {
         self.send(DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
             resource_names_subscribe: vec!["*".to_owned()],
@@ -318,16 +324,16 @@ impl Stream {
         .await;
     }
 
-    pub async fn next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
+    pub(crate) async fn next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
         let response = within(self.responses.message()).await?;
         response.ok_or_else(|| Status::ok("the stream has ended"))
     }
 
-    pub async fn ack(&self, response: &DeltaDiscoveryResponse) {
+    pub(crate) async fn ack(&self, response: &DeltaDiscoveryResponse) {
         self.answer(response, None).await;
     }
 
-    pub async fn nack(&self, response: &DeltaDiscoveryResponse, why: &str) {
+    pub(crate) async fn nack(&self, response: &DeltaDiscoveryResponse, why: &str) {
         let error = rpc::Status { code: 3, message: why.to_owned(), ..rpc::Status::default() };
         self.answer(response, Some(error)).await;
     }
@@ -343,7 +349,7 @@ impl Stream {
     }
 
     /// Accepts the next response and says what it made and removed, without the common beginning of names.
-    pub async fn accept(&mut self) -> (Vec<String>, Vec<String>) {
+    pub(crate) async fn accept(&mut self) -> (Vec<String>, Vec<String>) {
         let response = self.next().await.unwrap();
         self.ack(&response).await;
         let short = |name: &String| name.strip_prefix("penstock/default/").unwrap().to_owned();
@@ -352,7 +358,7 @@ impl Stream {
     }
 
     /// Accepts until `count` resources were made or removed.
-    pub async fn accept_all(&mut self, count: usize) -> Vec<String> {
+    pub(crate) async fn accept_all(&mut self, count: usize) -> Vec<String> {
         let mut seen = Vec::new();
         while seen.len() < count {
             let (made, removed) = self.accept().await;
@@ -364,7 +370,7 @@ impl Stream {
 }
 
 /// A key and a request for these URI names.
-pub fn csr(uris: &[&str]) -> (KeyPair, Vec<u8>) {
+pub(crate) fn csr(uris: &[&str]) -> (KeyPair, Vec<u8>) {
     let key = KeyPair::generate().unwrap();
     let mut wanted = CertificateParams::default();
     wanted.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
@@ -373,7 +379,7 @@ pub fn csr(uris: &[&str]) -> (KeyPair, Vec<u8>) {
 }
 
 /// Points Kubernetes' link at another directory, as the kubelet does.
-pub fn point_data_at(config: &Path, directory: &str) {
+pub(crate) fn point_data_at(config: &Path, directory: &str) {
     let fresh = config.join("..data_tmp");
     std::os::unix::fs::symlink(directory, &fresh).unwrap();
     std::fs::rename(fresh, config.join("..data")).unwrap();

@@ -226,3 +226,110 @@ fn refusal_of(error: &webpki::Error) -> Refusal {
         _ => Refusal::UnknownIssuer,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+        KeyUsagePurpose, SanType,
+    };
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    struct Authority {
+        root: CertificateDer<'static>,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let mut params = params(&[]);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            params.extended_key_usages.clear();
+            let key = KeyPair::generate().unwrap();
+            let root = params.self_signed(&key).unwrap().der().clone();
+            Self { root, issuer: Issuer::new(params, key) }
+        }
+
+        fn sign(&self, params: &CertificateParams) -> CertificateDer<'static> {
+            params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap().der().clone()
+        }
+
+        fn trust(&self) -> Trust {
+            Trust::new(std::slice::from_ref(&self.root), "mesh.test".into()).unwrap()
+        }
+    }
+
+    fn at(offset_s: i64) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(NOW + offset_s).unwrap()
+    }
+
+    fn params(uris: &[&str]) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.not_before = at(-100);
+        params.not_after = at(100);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params
+    }
+
+    fn changed(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+        let mut params = params(&["spiffe://mesh.test/ns/default/sa/web"]);
+        change(&mut params);
+        params
+    }
+
+    #[test]
+    fn a_certificate_with_one_thing_wrong_is_refused_for_that() {
+        let authority = Authority::new();
+        let cases: Vec<(&str, CertificateParams)> = vec![
+            ("", changed(|_| {})),
+            ("expired", changed(|p| p.not_after = at(-1))),
+            ("not_yet_valid", changed(|p| p.not_before = at(1))),
+            ("ca_as_leaf", changed(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
+            ("key_usage", changed(|p| p.key_usages = vec![KeyUsagePurpose::KeyEncipherment])),
+            ("key_usage", changed(|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign))),
+            ("key_usage", changed(|p| p.key_usages.clear())),
+            ("key_usage", changed(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning])),
+            ("uri_names", params(&[])),
+            ("uri_names", params(&["spiffe://mesh.test/a", "spiffe://mesh.test/b"])),
+            ("not_spiffe", params(&["https://mesh.test/ns/default/sa/web"])),
+            ("not_spiffe", params(&["spiffe://mesh.test/a//b"])),
+            ("trust_domain", params(&["spiffe://other.test/ns/default/sa/web"])),
+        ];
+        for (reason, params) in cases {
+            let leaf = authority.sign(&params);
+            for peer in [Peer::Client, Peer::Server] {
+                let now = Duration::from_secs(NOW.unsigned_abs());
+                let verified = authority.trust().verify(&leaf, &[], peer, now);
+                let found = verified.as_ref().err().map_or("", Refusal::reason);
+                assert_eq!(found, reason, "{peer:?} {verified:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_another_authority_is_refused() {
+        let leaf = Authority::new().sign(&params(&["spiffe://mesh.test/ns/default/sa/web"]));
+        let now = Duration::from_secs(NOW.unsigned_abs());
+        let verified = Authority::new().trust().verify(&leaf, &[], Peer::Client, now);
+        assert_eq!(verified, Err(Refusal::UnknownIssuer));
+    }
+
+    #[test]
+    fn bytes_that_are_no_certificate_are_refused() {
+        let now = Duration::from_secs(NOW.unsigned_abs());
+        for bytes in [&b""[..], b"x", &[0x30, 0x82, 0xff, 0xff]] {
+            let leaf = CertificateDer::from(bytes.to_vec());
+            let verified = Authority::new().trust().verify(&leaf, &[], Peer::Server, now);
+            assert_eq!(verified, Err(Refusal::Malformed));
+        }
+    }
+}

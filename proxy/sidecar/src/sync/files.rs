@@ -41,7 +41,7 @@ fn watch(path: &Path, tell: mpsc::Sender<()>) -> notify::Result<notify::Recommen
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // Full means that a change is already told of.
-            drop(tell.try_send(()));
+            let _told = tell.try_send(());
         }
     })?;
     // The directory, not the file: Kubernetes swaps a symbolic link in it.

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_model_prefills_and_decodes_at_the_speed_that_the_reference_states() {
+    fn a_small_model_reads_8192_tokens_in_225_ms_and_writes_one_in_8() {
         check("8b-h100", prefill(8_192), 0.225e3);
         check("8b-h100", decode(1, 600), 7.7);
     }
