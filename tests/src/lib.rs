@@ -1,1 +1,33 @@
-//! (being written)
+//! The harness of the tests in `it/`: real programs on ports that the system chooses, real sockets, real TLS.
+//!
+//! * [`mesh`]: a whole mesh; what else a test needs hangs from it.
+//! * [`programs`], [`engine`], [`sidecar`], [`plane`]: the processes. Each is ended when its value is dropped, and shows the end
+//!   of its log if the test failed.
+//! * [`documents`]: what the control plane is given.
+//! * [`client`], [`application`], [`certs`]: the ends of the mesh, played by the test itself.
+//! * [`python`], [`curl`]: clients that others wrote.
+//! * [`exposition`]: what `/metrics` says.
+//! * [`wait`], [`skip`]: waits are on state; what cannot be tested here is counted.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails there, and says why"
+)]
+
+pub mod application;
+pub mod certs;
+pub mod client;
+pub mod curl;
+pub mod documents;
+pub mod engine;
+pub mod exposition;
+pub mod mesh;
+pub mod plane;
+pub mod programs;
+pub mod python;
+pub mod sidecar;
+pub mod skip;
+pub mod wait;

@@ -497,6 +497,17 @@ fn rule_5_unsubscribing_needs_no_reply_except_under_a_wildcard() {
 }
 
 #[test]
+fn rule_5_what_was_refused_and_is_not_wanted_any_more_is_forgotten() {
+    let mut server = Server::with([backend("a", "1")]);
+    server.subscribe(BACKENDS, &["*", "x"]);
+    server.nack(BACKENDS, "no");
+    assert_eq!(server.session.status().types[0].refusals.len(), 1);
+    server.unsubscribe(BACKENDS, &["*", "x"]);
+    assert_eq!(server.session.status().types[0].refusals, []);
+    assert!(server.session.status().synced.is_some());
+}
+
+#[test]
 fn rule_5_what_is_unsubscribed_while_it_is_under_way_is_forgotten() {
     let mut server = Server::with([backend("a", "1")]);
     server.subscribe(BACKENDS, &["a"]);
@@ -797,6 +808,23 @@ fn a_client_is_settled_once_every_type_was_answered_even_by_nothing() {
     }
     client.disconnected();
     assert!(client.is_settled(), "what is held is still whole");
+}
+
+#[test]
+fn one_refused_response_does_not_keep_a_client_from_being_settled() {
+    let mut client = ClientState::new(Node::default(), Parts::default());
+    client.connected(Moment(0));
+    for t in &ResourceType::ALL[1..] {
+        let empty =
+            DeltaDiscoveryResponse { type_url: t.type_url().to_owned(), ..response("n", vec![], &[]) };
+        take(&mut client, empty);
+    }
+    let bad = discovery::Resource { resource: None, ..sent(&backend("a", "1")) };
+    let Received::Refused(actions) = client.response(response("n", vec![bad], &[])) else {
+        panic!("accepted")
+    };
+    assert_eq!(actions[1..], [ClientAction::Publish(Parts::default())]);
+    assert!(client.is_settled());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use penstock_delivery::cache::{self, CacheError};
 use penstock_delivery::proto::penstock::push::v1::SnapshotCache;
 use penstock_delivery::proto::penstock::v1;
 use penstock_delivery::wire::{self, Resource, ResourceType};
+use penstock_model::Source;
 use penstock_model::names::{
     BackendId, EndpointId, ObjectName, ParentId, ParentKind, PolicyId, RouteId, SloId,
 };
@@ -273,6 +274,25 @@ proptest! {
         let is_long = matches!(cache::decode(&long), Err(CacheError::Overlong { .. }));
         prop_assert!(is_long);
     }
+}
+
+#[test]
+fn what_the_compiler_makes_of_the_examples_travels_whole() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let mut examples = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let source = Source { file: path.display().to_string(), text };
+        let snapshot = penstock_model::compile(&[source]).unwrap().snapshot;
+        assert_eq!(
+            cache::decode(&cache::encode(snapshot.parts())).as_ref(),
+            Ok(snapshot.parts()),
+            "{path:?}"
+        );
+        examples += 1;
+    }
+    assert!(examples >= 5, "{examples} examples in {dir}");
 }
 
 #[test]

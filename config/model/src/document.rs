@@ -1,7 +1,7 @@
 //! Documents: what is written. One module for each kind; the types carry names, defaults, limits and explanations, and the
 //! schema, the structure check and the compiler all take them from here.
 //!
-//! A tree becomes a document in three steps: `apiVersion` and `kind` say which type it is; [`structure`] compares it with
+//! A tree becomes a document in three steps: `apiVersion` and `kind` say which type it is; `structure` compares it with
 //! the schema of that type and reports everything that does not fit; what fits is deserialised.
 
 pub mod backend;

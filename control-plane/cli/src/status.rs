@@ -131,6 +131,13 @@ impl Status {
     }
 }
 
+impl Status {
+    /// The whole as text, without colour.
+    pub(crate) fn summary(&self) -> String {
+        self.text(Colour::Off)
+    }
+}
+
 impl Config {
     fn text(&self, colour: Colour) -> String {
         let version = self.version.as_deref().unwrap_or("none");

@@ -36,3 +36,22 @@ pub(crate) fn reload_on_hangup(changed: Signal, tasks: &Tasks) -> io::Result<()>
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hangup_rings() {
+        let (tasks, (signal, changes)) = (Tasks::new(), Signal::new());
+        reload_on_hangup(signal, &tasks).unwrap();
+        let kill =
+            std::process::Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        tokio::time::timeout(Duration::from_secs(60), changes.next()).await.unwrap();
+        tasks.stop();
+        assert_eq!(tasks.drained(Duration::from_secs(60)).await, 0);
+    }
+}

@@ -24,7 +24,6 @@ use penstock_model::settings::{ControlPlane, ProxySettings};
 use penstock_model::spiffe::SpiffeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -87,10 +86,7 @@ impl Control {
         let trust = self.trust()?;
         let own = self.identity.cell().load_full();
         let cell: Cell = Arc::new(ArcSwapOption::empty());
-        let certificate = match own {
-            Some(material) => Arc::clone(&material.certificate),
-            None => no_certificate()?,
-        };
+        let certificate = own.and_then(|material| material.certificate.clone());
         cell.store(Some(Arc::new(Material { certificate, trust })));
         let tls = TlsConnector::from(Arc::new(tls::client_config(&cell)?));
         let expected = SpiffeId::workload(&self.trust_domain, "penstock", "penstock-control-plane")?;
@@ -122,15 +118,6 @@ fn roots_in(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|error| anyhow::anyhow!("the trust bundle {} cannot be read: {error}", path.display()))
-}
-
-/// A client without a certificate still has to resolve to something; an empty chain is what TLS calls none.
-fn no_certificate() -> anyhow::Result<Arc<CertifiedKey>> {
-    let key = rcgen::KeyPair::generate()?;
-    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der())
-        .map_err(|error| anyhow::anyhow!("a fresh key cannot be used: {error}"))?;
-    let key = tls::provider().key_provider.load_private_key(key)?;
-    Ok(Arc::new(CertifiedKey::new(Vec::new(), key)))
 }
 
 async fn secure(

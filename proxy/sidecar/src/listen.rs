@@ -169,7 +169,10 @@ impl Listener {
             Ok(Ok((_, First::Tls))) => return self.refused("tls_on_plaintext"),
             Ok(Ok((bytes, First::More | First::Unknown))) => {
                 // A connection that was opened and closed is a probe, not an attack.
-                return if bytes.is_empty() { () } else { self.refused("unknown_protocol") };
+                if !bytes.is_empty() {
+                    self.refused("unknown_protocol");
+                }
+                return;
             }
             Ok(Err(_)) => return,
             Err(_) => return self.refused("first_bytes_timeout"),

@@ -283,6 +283,7 @@ impl Subscription {
     pub(super) fn refresh_all(&mut self, table: &Table) {
         let mut names: BTreeSet<Arc<str>> = table.keys().cloned().collect();
         names.extend(self.held.keys().cloned());
+        names.extend(self.refused.keys().cloned());
         for more in [&self.owed, &self.to_make, &self.to_remove] {
             names.extend(more.iter().cloned());
         }
@@ -297,6 +298,7 @@ impl Subscription {
             // The client drops by itself what it unsubscribes from.
             self.owed.remove(name);
             self.held.remove(name);
+            self.refused.remove(name);
             return;
         }
         if self.refused.contains_key(name) {

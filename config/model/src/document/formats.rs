@@ -1,6 +1,6 @@
 //! Texts with a grammar, each checked in one place: here.
 //!
-//! A [`Format`] is what the schema names, what the structure check applies to every such text, and what an error message
+//! A `Format` is what the schema names, what the structure check applies to every such text, and what an error message
 //! explains. The types that carry one deserialise through the same check, so a document that passed cannot fail later.
 
 use std::borrow::Cow;

@@ -193,7 +193,8 @@ pub struct Rewrite {
 pub enum PathChange {
     /// The whole path.
     Full(Arc<str>),
-    /// The prefix that the rule's `PathPrefix` match has matched.
+    /// The prefix that the rule's `PathPrefix` match has matched. Stored without trailing slash, `/` as the empty text, as
+    /// the matched prefix is; where nothing of the path is left, it is `/`.
     Prefix(Arc<str>),
 }
 

@@ -217,7 +217,7 @@ fn newline(indent: usize, style: u8, out: &mut String) {
 fn scalar(text: &str, style: u8, out: &mut String) {
     let plain = !text.is_empty()
         && plain_meaning(text) == Meaning::Text
-        && text != "<<"
+        && !["<<", "..."].contains(&text)
         && text.chars().all(|c| c.is_alphanumeric() || "/._".contains(c));
     match style % 3 {
         0 if plain => out.push_str(text),

@@ -15,6 +15,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
+use time::OffsetDateTime;
 
 use super::issue::{IssueError, Lifetime};
 use super::verify::PeerVerifier;
@@ -88,21 +89,22 @@ impl Rotation {
 
     /// Issues the first certificate, and replaces it until the stop signal.
     pub(crate) fn start(self, clock: Clock, tasks: &Tasks) -> Result<Arc<ServingCertificate>, ServingError> {
-        let first = Arc::new(self.certify()?);
-        let serving = Arc::new(ServingCertificate { current: RwLock::new(first) });
+        let (first, end) = self.certify()?;
+        let serving = Arc::new(ServingCertificate { current: RwLock::new(Arc::new(first)) });
         let (replaced, stop) = (Arc::clone(&serving), tasks.clone());
         tasks.spawn("rotate", async move {
             tokio::select! {
-                () = self.rotate(&replaced, clock) => {}
+                () = self.rotate(&replaced, end, clock) => {}
                 () = stop.stopped() => {}
             }
         });
         Ok(serving)
     }
 
-    async fn rotate(&self, serving: &ServingCertificate, clock: Clock) {
+    async fn rotate(&self, serving: &ServingCertificate, mut end: OffsetDateTime, clock: Clock) {
         loop {
-            let due = time_of_day() + renew_after(self.ttl, seed::share());
+            let now = time_of_day();
+            let due = now + renew_after(end - now, seed::share());
             while let Ok(left) = Duration::try_from(due - time_of_day()) {
                 clock.sleep(left.min(LOOK_INTERVAL)).await;
             }
@@ -115,25 +117,30 @@ impl Rotation {
                 clock.sleep(retry).await;
                 retry = (retry * 2).min(RETRY.1);
             };
-            *serving.current.write() = Arc::new(fresh);
+            end = fresh.1;
+            *serving.current.write() = Arc::new(fresh.0);
         }
     }
 
-    fn certify(&self) -> Result<CertifiedKey, ServingError> {
-        let lifetime = Lifetime::starting(time_of_day(), self.ttl, self.authority.root_not_after());
+    /// A new key with its certificate, and the end of that.
+    fn certify(&self) -> Result<(CertifiedKey, OffsetDateTime), ServingError> {
+        let root_end = self.authority.root_not_after();
+        let lifetime = Lifetime::starting(time_of_day(), self.ttl, root_end);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let ServingNames { identity, addresses } = &self.names;
         let leaf = self.authority.issue_named(identity, HOSTS, addresses, &key, lifetime)?;
         let der = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let certified = CertifiedKey::from_der(vec![leaf.certificate], der, &crypto())?;
-        self.metrics.own_certificate_renewed(lifetime.not_after, self.authority.root_not_after());
-        Ok(certified)
+        self.metrics.own_certificate_renewed(lifetime.not_after, root_end);
+        Ok((certified, lifetime.not_after))
     }
 }
 
-/// How long after its issue a certificate of this life is replaced; `jitter` is a share from 0 to 1.
-fn renew_after(life: Duration, jitter: f64) -> Duration {
-    life.mul_f64(RENEW_AT * (0.9 + 0.2 * jitter))
+/// When a certificate that is good for `left` is replaced; `jitter` is a share from 0 to 1. Not at once even when its end has
+/// come, as it does with the root's: the next one would end as soon.
+fn renew_after(left: time::Duration, jitter: f64) -> Duration {
+    let left = Duration::try_from(left).unwrap_or_default();
+    left.mul_f64(RENEW_AT * (0.9 + 0.2 * jitter)).max(RETRY.0)
 }
 
 impl ResolvesServerCert for ServingCertificate {
@@ -178,4 +185,24 @@ pub(crate) enum ServingError {
     Key(#[from] rcgen::Error),
     #[error("cannot serve with the new certificate")]
     Tls(#[from] rustls::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_replaced_at_sixty_percent_give_or_take_a_tenth() {
+        for (left_s, jitter, expected_ms) in [
+            (100.0, 0.0, 54_000),
+            (100.0, 0.5, 60_000),
+            (100.0, 1.0, 66_000),
+            (1.0, 0.5, 600),
+            (0.0, 0.5, 500),
+            (-5.0, 0.5, 500),
+        ] {
+            let after = renew_after(time::Duration::seconds_f64(left_s), jitter);
+            assert_eq!(after.as_millis(), expected_ms, "{left_s} {jitter}");
+        }
+    }
 }

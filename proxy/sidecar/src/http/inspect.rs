@@ -51,12 +51,11 @@ pub(super) async fn hold_until_model_known(
         let bytes = chunk.len();
         exchange.held.push_back(chunk);
         match progress {
-            Progress::ModelKnown | Progress::ModelAbsent => {}
             Progress::Conflict | Progress::Malformed => return Ok(Held::Refused(defect(exchange))),
             Progress::Scanning if exchange.request_bytes >= bytes_max => {
                 return Ok(overflown(exchange, overflow, "request"));
             }
-            Progress::Scanning => {}
+            Progress::Scanning | Progress::ModelKnown | Progress::ModelAbsent => {}
         }
         if !exchange.held_memory.grow(bytes) {
             return Ok(overflown(exchange, overflow, "total"));

@@ -21,6 +21,7 @@ use super::inspect::{self, Held};
 use super::{refuse, reply, route};
 use crate::clock;
 use crate::listen::conn::{self, Direction};
+use crate::live::Source;
 use crate::upstream::attempt::Head;
 use crate::upstream::call::{Call, Failure, Target};
 use crate::upstream::seam::Parcel;
@@ -101,6 +102,10 @@ pub(super) fn choose_application(session: &mut Session, exchange: &mut Exchange)
 
 /// Outbound: parent, then the model if a rule asks for it, then the rule.
 pub(super) async fn choose_backend(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    if exchange.shared.live.source() == Source::None {
+        let message = "this sidecar has received no configuration yet; see its /ready page";
+        return Err(refuse(exchange, Failure::new(ErrorCode::NoBackend, message)));
+    }
     let Some(asked) = exchange.asked.take() else { return Ok(()) };
     let routed = choose(session, exchange, &asked).await;
     exchange.asked = Some(asked);

@@ -130,7 +130,7 @@ async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<(
     let key = PrivateKeyDer::try_from(key.serialize_der())
         .map_err(|error| anyhow::anyhow!("the new key cannot be used: {error}"))?;
     let key = provider().key_provider.load_private_key(key).context("the new key cannot be used")?;
-    Ok((Material { certificate: Arc::new(CertifiedKey::new(chain, key)), trust }, life))
+    Ok((Material { certificate: Some(Arc::new(CertifiedKey::new(chain, key))), trust }, life))
 }
 
 fn request_for(settings: &ProxySettings, key: &KeyPair) -> anyhow::Result<Vec<u8>> {

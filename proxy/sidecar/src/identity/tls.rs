@@ -20,8 +20,8 @@ use crate::clock;
 /// What a sidecar proves itself with, and whom it believes. Swapped as one.
 #[derive(Debug)]
 pub struct Material {
-    /// Leaf first.
-    pub certificate: Arc<CertifiedKey>,
+    /// Leaf first. A client may have none, toward the control plane that is to give it one.
+    pub certificate: Option<Arc<CertifiedKey>>,
     /// Whom it believes.
     pub trust: Trust,
 }
@@ -77,13 +77,13 @@ struct Presenter(Cell);
 
 impl ResolvesServerCert for Presenter {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().as_ref().map(|material| Arc::clone(&material.certificate))
+        self.0.load().as_ref().and_then(|material| material.certificate.clone())
     }
 }
 
 impl ResolvesClientCert for Presenter {
     fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.load().as_ref().map(|material| Arc::clone(&material.certificate))
+        self.0.load().as_ref().and_then(|material| material.certificate.clone())
     }
 
     fn has_certs(&self) -> bool {

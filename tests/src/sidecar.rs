@@ -1,0 +1,126 @@
+//! A sidecar as a process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::client::{self, Connection, Version};
+use crate::exposition::Exposition;
+use crate::programs::{Program, built};
+use crate::wait::eventually;
+
+/// A running sidecar.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// The process.
+    pub program: Program,
+    /// The workload's name.
+    pub name: String,
+    dir: PathBuf,
+}
+
+impl Sidecar {
+    /// Starts one beside the workload `name` with this `spec` of a ProxyConfig, to which listeners for the admin pages and an
+    /// access log of its own are added.
+    pub async fn start(dir: &Path, name: &str, mut spec: Value) -> Self {
+        spec["admin"] = json!({"listen": "127.0.0.1:0"});
+        spec["accessLog"] = json!({"path": format!("{name}.access.log")});
+        let document = json!({
+            "apiVersion": "penstock.dev/v1alpha1", "kind": "ProxyConfig",
+            "metadata": {"name": name}, "spec": spec,
+        });
+        std::fs::write(dir.join(format!("{name}.yaml")), format!("{document:#}")).expect("a ProxyConfig");
+        let program = Self::spawn(dir, name).await;
+        Self { program, name: name.to_owned(), dir: dir.to_owned() }
+    }
+
+    async fn spawn(dir: &Path, name: &str) -> Program {
+        let mut command = built("penstock-proxy");
+        command.arg("--config").arg(dir.join(format!("{name}.yaml")));
+        Program::start(dir, name, command).await
+    }
+
+    /// Kills it as the kernel would, and starts it anew with the same settings and state. Its ports are new.
+    pub async fn restart(&mut self) {
+        self.program.kill();
+        self.program = Self::spawn(&self.dir, &self.name).await;
+    }
+
+    /// Where the workload sends its own requests.
+    pub fn outbound(&self) -> SocketAddr {
+        self.program.listening("outbound")
+    }
+
+    /// Where others send requests to the workload.
+    pub fn inbound(&self) -> SocketAddr {
+        self.program.listening("inbound")
+    }
+
+    /// Where the admin pages are.
+    pub fn admin(&self) -> SocketAddr {
+        self.program.listening("admin")
+    }
+
+    /// A connection of the workload.
+    pub async fn connect(&self, version: Version) -> Connection {
+        Connection::open(version, self.outbound()).await
+    }
+
+    /// Whether it says that it is ready.
+    pub async fn is_ready(&self) -> bool {
+        client::get(self.admin(), "/ready").await.status == 200
+    }
+
+    /// Waits until it says so.
+    pub async fn ready(&self) {
+        eventually(&format!("{} is ready", self.name), async || {
+            let page = client::get(self.admin(), "/ready").await;
+            if page.status == 200 { Ok(()) } else { Err(page.text) }
+        })
+        .await;
+    }
+
+    /// A page of JSON.
+    pub async fn page(&self, path: &str) -> Value {
+        client::json(self.admin(), path).await
+    }
+
+    /// What it counts.
+    pub async fn metrics(&self) -> Exposition {
+        Exposition::of(self.admin()).await
+    }
+
+    /// Waits until the samples of `name` with these labels have this sum.
+    pub async fn metric_is(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let what = format!("{name}{labels:?} is {value} at {}", self.name);
+        eventually(&what, async || {
+            let metrics = self.metrics().await;
+            let found = metrics.sum(name, labels);
+            if (found - value).abs() < 1e-9 { Ok(()) } else { Err(format!("{found}")) }
+        })
+        .await;
+    }
+
+    /// Waits until no request is open here.
+    pub async fn idle(&self) {
+        self.metric_is("penstock_inflight_requests", &[], 0.0).await;
+    }
+
+    /// Every request that has ended, oldest first.
+    pub fn access_log(&self) -> Vec<Value> {
+        let path = self.dir.join(format!("{}.access.log", self.name));
+        let text = std::fs::read_to_string(path).expect("an access log");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// Waits for the request that carried this id.
+    pub async fn logged(&self, request_id: &str) -> Value {
+        eventually(&format!("{} logs the request {request_id}", self.name), async || {
+            let log = self.access_log();
+            let found = log.iter().find(|line| line["request_id"] == request_id).cloned();
+            found.ok_or_else(|| format!("{log:?}"))
+        })
+        .await
+    }
+}
