@@ -3,7 +3,7 @@
 use http::header::CONTENT_TYPE;
 use penstock_tests::application::Application;
 use penstock_tests::certs::Authority;
-use penstock_tests::client::{self, Connection, Version, chunks, empty, whole};
+use penstock_tests::client::{self, Connection, Raw, Version, chunks, empty, whole};
 use penstock_tests::curl::Curl;
 use penstock_tests::documents::{Document, Endpoint, backend, model_rule, policy, route};
 use penstock_tests::engine::chat;
@@ -23,7 +23,11 @@ async fn one_model(mesh: &Mesh) -> (Served, Sidecar) {
 }
 
 fn request(stream: bool) -> String {
-    chat("hello", json!({"max_tokens": 8, "stream": stream, "ignore_eos": true})).to_string()
+    let mut more = json!({"max_tokens": 8, "stream": stream, "ignore_eos": true});
+    if stream {
+        more["stream_options"] = json!({"include_usage": true});
+    }
+    chat("hello", more).to_string()
 }
 
 #[tokio::test]
@@ -93,12 +97,12 @@ async fn a_request_goes_where_its_model_says_wherever_the_model_stands_in_the_bo
     let own = web.outbound().to_string();
     let padding = "water ".repeat(20_000);
     for version in Version::BOTH {
-        let mut connection = web.connect(version).await;
         for model in ["penstock-small", "penstock-large"] {
             let first = format!(r#"{{"model":"{model}","max_tokens":2,"messages":[{{"role":"user","content":"{padding}"}}]}}"#);
             let last = format!(r#"{{"messages":[{{"role":"user","content":"{padding}"}}],"max_tokens":2,"model":"{model}"}}"#);
             for authority in [own.as_str(), "small", "small.default", "small.default.svc.cluster.local", "models.example"] {
                 for body in [&first, &last] {
+                    let mut connection = web.connect(version).await;
                     let request = connection.request_to(authority, "POST", "/v1/chat/completions");
                     let request = request.header(CONTENT_TYPE, "application/json").body(whole(body.clone())).unwrap();
                     let answer = connection.ask(request).await;
@@ -125,15 +129,15 @@ async fn what_cannot_be_routed_is_told_with_the_names_that_could() {
     mesh.publish(&documents, &[&web]).await;
     let own = web.outbound().to_string();
     for version in Version::BOTH {
-        let mut connection = web.connect(version).await;
         let cases = [
             // No Backend is the default one.
             (own.as_str(), "/v1/chat/completions", "penstock-small", &["chat", "embed", "chat.example"][..]),
             ("nowhere.example", "/v1/chat/completions", "penstock-small", &["chat", "embed", "chat.example"]),
-            ("chat", "/v1/chat/completions", "other", &["other"]),
+            ("chat", "/v1/chat/completions", "other", &["default/chat"]),
         ];
         for (authority, path, model, told) in cases {
             let body = json!({"model": model, "messages": []}).to_string();
+            let mut connection = web.connect(version).await;
             let request = connection.request_to(authority, "POST", path);
             let request = request.header(CONTENT_TYPE, "application/json").body(whole(body)).unwrap();
             let answer = connection.ask(request).await;
@@ -146,6 +150,7 @@ async fn what_cannot_be_routed_is_told_with_the_names_that_could() {
             assert!(told.iter().all(|name| message.contains(name)), "{version} {authority}: {message}");
         }
         // Anything else than an AI API is told in plain text.
+        let mut connection = web.connect(version).await;
         let request = connection.request_to("nowhere.example", "GET", "/index.html").body(empty()).unwrap();
         let answer = connection.ask(request).await;
         assert_eq!((answer.status, answer.header("x-penstock-error")), (404, Some("no_route")));
@@ -171,7 +176,8 @@ async fn a_body_whose_model_does_not_come_in_time_is_refused_or_routed_by_policy
         policy("route").with("requestBody", held("Route")),
     ];
     mesh.publish(&documents, &[&web]).await;
-    let padding = "x".repeat(60_000);
+    // Longer than what is read at once from a socket.
+    let padding = "x".repeat(300_000);
     let body = format!(r#"{{"messages":[{{"role":"user","content":"{padding}"}}],"model":"penstock-small"}}"#);
     let pieces: Vec<_> = body.as_bytes().chunks(1_000).map(bytes::Bytes::copy_from_slice).collect();
     for version in Version::BOTH {
@@ -280,4 +286,44 @@ async fn a_request_without_an_id_gets_one_that_both_ends_know() {
     assert_eq!(id.len(), 36, "{answer:?}");
     web.logged(id).await;
     served.sidecar.logged(id).await;
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_requests_answers_of_ours_among_them() {
+    let mesh = Mesh::start().await;
+    let application = Application::start(&[], "here").await;
+    let web = mesh.caller("web").await;
+    let endpoint = Endpoint { address: application.address, sidecar: None };
+    mesh.publish(&[backend("echo", &[endpoint])], &[&web]).await;
+    for version in Version::BOTH {
+        let mut connection = web.connect(version).await;
+        for (authority, status) in [("echo", 200), ("nowhere", 404), ("echo", 200), ("echo", 200)] {
+            for body in [empty(), whole("some"), chunks(vec!["so".into(), "me".into()])] {
+                let request = connection.request_to(authority, "POST", "/").body(body).unwrap();
+                let answer = connection.ask(request).await;
+                assert_eq!(answer.status, status, "{version} {authority} {answer:?}");
+            }
+        }
+    }
+    assert_eq!(application.seen().len(), 2 * 9);
+}
+
+#[tokio::test]
+async fn a_head_may_come_in_pieces() {
+    let mesh = Mesh::start().await;
+    let application = Application::start(&[], "here").await;
+    let web = mesh.caller("web").await;
+    let endpoint = Endpoint { address: application.address, sidecar: None };
+    mesh.publish(&[backend("echo", &[endpoint])], &[&web]).await;
+    let head = "GET / HTTP/1.1\r\nhost: echo\r\nx-long: 1\r\nconnection: close\r\n\r\n";
+    for cut in [1, 4, 20, 50, head.len() - 1] {
+        let mut raw = Raw::open(web.outbound()).await;
+        raw.send(&head[..cut]).await;
+        // The beginning has been taken from the socket once the connection is counted.
+        web.metric_is("penstock_open_connections", &[("direction", "outbound")], 1.0).await;
+        raw.send(&head[cut..]).await;
+        let answer = raw.read_to_end().await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("here"), "{cut}: {answer:?}");
+        web.metric_is("penstock_open_connections", &[("direction", "outbound")], 0.0).await;
+    }
 }

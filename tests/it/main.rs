@@ -7,3 +7,5 @@
 )]
 
 mod first_light;
+mod grpc;
+mod openai_sdk;

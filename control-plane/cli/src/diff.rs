@@ -117,7 +117,8 @@ async fn ask(site: &Site, new: &[Source], warnings: &[Finding]) -> anyhow::Resul
     let answered = site.post(&fetch::client(), "/api/v1/diff", &question).await;
     let mut difference: Difference =
         answered.context("is a control plane running? its admin address is given with --against")?;
-    difference.texts = if difference.valid { texts(warnings) } else { difference.findings.iter().map(brief).collect() };
+    difference.texts =
+        if difference.valid { texts(warnings) } else { difference.findings.iter().map(brief).collect() };
     Ok(difference)
 }
 
@@ -193,7 +194,10 @@ impl Difference {
     /// The last line, for people.
     fn verdict(&self) -> String {
         if !self.valid {
-            return format!("refused: {}; nothing would change", output::count(self.findings.len(), "finding"));
+            return format!(
+                "refused: {}; nothing would change",
+                output::count(self.findings.len(), "finding")
+            );
         }
         let from = self.from.as_deref().unwrap_or("nothing");
         if self.changes().is_empty() {
@@ -236,7 +240,11 @@ mod tests {
 
     fn check(difference: &Difference, exit: u8, golden: &str) {
         assert_eq!(difference.exit(), exit);
-        let text = format!("{}{}\n", difference.text(Colour::Off), difference.verdict());
+        let mut text = format!("{}{}\n", difference.text(Colour::Off), difference.verdict());
+        // Versions are hashes of what the model holds, which grows.
+        for (version, name) in [(&difference.from, "FROM"), (&difference.to, "TO")] {
+            text = version.as_ref().map_or(text.clone(), |version| text.replace(version, name));
+        }
         output::golden(golden, &text);
     }
 
@@ -267,10 +275,7 @@ mod tests {
                        {"kind":"HTTPRoute","name":"a/c","change":"changed","fields":[{"path":"x","old":"1","new":null}]}],
             "findings":[],"warnings":[],"later":1}"#;
         let difference: Difference = serde_json::from_str(answer).unwrap();
-        assert_eq!(
-            difference.text(Colour::Off),
-            "+ Backend a/b\n~ HTTPRoute a/c\n    x: 1 → (none)\n"
-        );
+        assert_eq!(difference.text(Colour::Off), "+ Backend a/b\n~ HTTPRoute a/c\n    x: 1 → (none)\n");
         assert_eq!(difference.verdict(), "1 added, 1 changed, 0 removed: version nothing → b");
         let again: Difference = serde_json::from_str(&output::json(&difference).unwrap()).unwrap();
         assert_eq!(again.changes, difference.changes);

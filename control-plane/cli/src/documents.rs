@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn a_directory_is_read_by_name_without_what_is_hidden() {
-        let dir = files(&[("b.yml", "3"), ("a.yaml", "1"), ("ab/c.yaml", "2"), (".d.yaml", "x"), ("e.txt", "x")]);
+        let dir =
+            files(&[("b.yml", "3"), ("a.yaml", "1"), ("ab/c.yaml", "2"), (".d.yaml", "x"), ("e.txt", "x")]);
         assert_eq!(texts(&[dir.path().to_owned()]), ["1", "2", "3"]);
         assert_eq!(texts(&[dir.path().join("e.txt")]), ["x"]);
     }
@@ -151,7 +152,9 @@ mod tests {
         std::fs::write(dir.path().join("bad.yaml"), b"ok: \xff").unwrap();
         let paths = ["missing.yaml", "empty", "bad.yaml"].map(|name| dir.path().join(name));
         let faults = read(&paths).unwrap_err().to_string();
-        for part in ["missing.yaml: No such file", "empty: it holds no *.yaml", "bad.yaml: it is not UTF-8: byte 5"] {
+        for part in
+            ["missing.yaml: No such file", "empty: it holds no *.yaml", "bad.yaml: it is not UTF-8: byte 5"]
+        {
             assert!(faults.contains(part), "{part} in {faults}");
         }
     }

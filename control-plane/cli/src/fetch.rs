@@ -71,7 +71,11 @@ impl Site {
     ///
     /// # Errors
     /// When there is none, or it has another shape.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, client: &HttpClient, path: &str) -> anyhow::Result<T> {
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        client: &HttpClient,
+        path: &str,
+    ) -> anyhow::Result<T> {
         let (status, body) = self.page(client, path).await?;
         self.read(path, status, &body)
     }
@@ -111,9 +115,11 @@ impl Site {
         if method == Method::POST {
             request = request.header("content-type", "application/json");
         }
-        let request = request.body(Full::new(body)).with_context(|| format!("{} is not a URL", self.url(path)))?;
+        let request =
+            request.body(Full::new(body)).with_context(|| format!("{} is not a URL", self.url(path)))?;
         let answered = tokio::time::timeout(DEADLINE, async {
-            let answer = client.request(request).await.map_err(|error| anyhow::anyhow!("{}", causes(&error)))?;
+            let answer =
+                client.request(request).await.map_err(|error| anyhow::anyhow!("{}", causes(&error)))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), PAGE_BYTES_MAX).collect().await;
             let body = body.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?;
@@ -144,7 +150,9 @@ mod tests {
         for good in ["http://127.0.0.1:8084", "http://127.0.0.1:8084/"] {
             assert_eq!(Site::parse(good).unwrap().url("/ready"), "http://127.0.0.1:8084/ready");
         }
-        for bad in ["127.0.0.1:8084", "https://127.0.0.1:8084", "http://a/b", "http://a/?b", "http://", "", "a b"] {
+        for bad in
+            ["127.0.0.1:8084", "https://127.0.0.1:8084", "http://a/b", "http://a/?b", "http://", "", "a b"]
+        {
             assert!(Site::parse(bad).unwrap_err().contains("http://127.0.0.1:8084"), "{bad}");
         }
     }

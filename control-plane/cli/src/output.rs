@@ -79,7 +79,8 @@ impl Colour {
     }
 
     fn decide(is_terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>) -> Self {
-        let unwanted = no_color.is_some_and(|value| !value.is_empty()) || term.is_some_and(|term| term == "dumb");
+        let unwanted =
+            no_color.is_some_and(|value| !value.is_empty()) || term.is_some_and(|term| term == "dumb");
         if is_terminal && !unwanted { Self::On } else { Self::Off }
     }
 
@@ -220,9 +221,15 @@ mod tests {
     #[test]
     fn a_finding_keeps_its_text_and_gains_colour() {
         let plain = "error[penstock0106]: unknown field\n  ┌─ a.yaml:1:2\n1 │ x: 1\n  │ ^\n  = help: mend it";
-        assert_eq!(findings(Colour::Off, &[plain.to_owned(), plain.to_owned()]), format!("{plain}\n\n{plain}"));
+        assert_eq!(
+            findings(Colour::Off, &[plain.to_owned(), plain.to_owned()]),
+            format!("{plain}\n\n{plain}")
+        );
         let painted = findings(Colour::On, &[plain.to_owned()]);
-        assert!(painted.starts_with("\x1b[1;31merror[penstock0106]\x1b[0m\x1b[1m: unknown field\x1b[0m\n"), "{painted}");
+        assert!(
+            painted.starts_with("\x1b[1;31merror[penstock0106]\x1b[0m\x1b[1m: unknown field\x1b[0m\n"),
+            "{painted}"
+        );
         assert!(painted.contains("\x1b[1;31m  │ ^\x1b[0m"), "{painted}");
         assert!(painted.ends_with("\x1b[32m  = help: mend it\x1b[0m"), "{painted}");
     }

@@ -104,7 +104,8 @@ pub(crate) async fn run(flags: &Flags) -> Result<ExitCode, Fault> {
 
 impl Status {
     fn read(page: Value) -> anyhow::Result<Self> {
-        serde_json::from_value(page).context("the answer is not the status of a control plane of this version")
+        serde_json::from_value(page)
+            .context("the answer is not the status of a control plane of this version")
     }
 
     fn text(&self, colour: Colour) -> String {
@@ -228,11 +229,13 @@ mod tests {
 
     #[test]
     fn the_state_of_a_type_follows_from_its_last_response() {
-        let check = |version: Option<&str>, acked: Option<&str>, error: Option<&str>, pending, connected, state| {
-            let owned = |text: Option<&str>| text.map(str::to_owned);
-            let progress = Progress { version: owned(version), acked: owned(acked), error: owned(error), pending };
-            assert_eq!(progress.state(connected), state, "{progress:?}");
-        };
+        let check =
+            |version: Option<&str>, acked: Option<&str>, error: Option<&str>, pending, connected, state| {
+                let owned = |text: Option<&str>| text.map(str::to_owned);
+                let progress =
+                    Progress { version: owned(version), acked: owned(acked), error: owned(error), pending };
+                assert_eq!(progress.state(connected), state, "{progress:?}");
+            };
         check(Some("b"), Some("b"), None, 0, true, State::Synced);
         check(Some("b"), Some("b"), None, 1, true, State::Stale);
         check(Some("b"), Some("a"), None, 0, true, State::Stale);

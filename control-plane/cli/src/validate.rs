@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn all_findings_are_told_at_once_as_text_and_as_json() {
-        let validation = check(BAD, false, false, "not valid: 2 errors in 1 file", &["penstock0106", "penstock0203"]);
+        let validation =
+            check(BAD, false, false, "not valid: 2 errors in 1 file", &["penstock0106", "penstock0203"]);
         output::golden("validate.txt", &validation.text(Colour::Off));
         let json: serde_json::Value = serde_json::from_str(&output::json(&validation).unwrap()).unwrap();
         assert_eq!((&json["kind"], &json["valid"]), (&"Validation".into(), &false.into()));

@@ -152,6 +152,7 @@ impl App {
         let (stopping, stopped) = watch::channel(false);
         let (ending, ended) = watch::channel(false);
         let tls = listen::mutual_tls(&self.identity)?;
+        count_panics(&self.shared.telemetry);
         if let Some(control) = &self.control {
             let settings = self.settings.clone();
             let telemetry = Arc::clone(&self.shared.telemetry);
@@ -208,6 +209,16 @@ impl Sockets {
         };
         Ok(Self { outbound, inbound, admin: listen::bind("admin", settings.admin).await? })
     }
+}
+
+/// A panic costs one request; it is counted beside being printed.
+fn count_panics(telemetry: &Arc<Telemetry>) {
+    let print = std::panic::take_hook();
+    let telemetry = Arc::clone(telemetry);
+    std::panic::set_hook(Box::new(move |panic| {
+        telemetry.metrics.panics.inc();
+        print(panic);
+    }));
 }
 
 /// Lets go of connections to endpoints that are no longer in the fleet, after every snapshot.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use penstock_model::names::BackendId;
 use penstock_model::snapshot::{Backend, Endpoint, Policy, Snapshot};
-use penstock_policy::pick::{self, Candidate, Draws, NoPick, Standing};
+use penstock_policy::pick::{self, Candidate, Draws, NoPick, Reason, Standing};
 use penstock_policy::retry::RetryBudget;
 use penstock_policy::route::RouteTable;
 
@@ -83,18 +83,22 @@ impl EndpointState {
 
 /// One request's place at an endpoint; given back on drop.
 #[derive(Debug)]
-pub struct Ticket(Arc<EndpointState>);
+pub struct Ticket {
+    state: Arc<EndpointState>,
+    /// Why this endpoint.
+    pub reason: Reason,
+}
 
 impl Ticket {
     /// Where it is.
     pub fn endpoint(&self) -> &Arc<EndpointState> {
-        &self.0
+        &self.state
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -126,7 +130,7 @@ impl BackendState {
         let state = &self.endpoints[picked.index];
         state.in_flight.fetch_add(1, Ordering::Relaxed);
         state.requests.fetch_add(1, Ordering::Relaxed);
-        Ok(Ticket(Arc::clone(state)))
+        Ok(Ticket { state: Arc::clone(state), reason: picked.reason })
     }
 
     /// The budget of retries.

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use penstock_dialect::reply::ErrorCode;
 use penstock_model::settings::ProxySettings;
 use penstock_policy::judge::Ending;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -61,11 +60,7 @@ impl ProxyHttp for Hooks {
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         prepare::set_limits(session);
         prepare::open_account(session, exchange)?;
-        if let Some(http1) = session.downstream_session.as_http1() {
-            let checked = hygiene::check(&http1.get_headers_raw_bytes());
-            checked.map_err(|why| refuse(exchange, Failure::new(ErrorCode::BadRequest, why.to_string())))?;
-        }
-        Ok(())
+        prepare::refuse_ambiguity(session, exchange)
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {

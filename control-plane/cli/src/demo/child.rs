@@ -76,14 +76,15 @@ impl Child {
                 // Its stdout is closed, so its end is near.
                 let status = timeout(ANNOUNCE_DEADLINE, self.process.wait()).await;
                 let status = status.ok().and_then(Result::ok);
-                Err(self.death(status.map_or_else(|| "stopped talking".to_owned(), ended)))
+                Err(self.death(&status.map_or_else(|| "stopped talking".to_owned(), ended)))
             }
             Ok(Ok(_)) => serde_json::from_str(&line)
                 .with_context(|| format!("{} does not say where it listens but: {}", self.name, line.trim())),
             Ok(Err(error)) => Err(error).with_context(|| format!("{} cannot be heard", self.name)),
             Err(_) => {
-                let silent = format!("has not said where it listens within {} s", ANNOUNCE_DEADLINE.as_secs());
-                Err(self.death(silent))
+                let silent =
+                    format!("has not said where it listens within {} s", ANNOUNCE_DEADLINE.as_secs());
+                Err(self.death(&silent))
             }
         }
     }
@@ -93,12 +94,12 @@ impl Child {
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(self.death(ended(status))),
+            Ok(Some(status)) => Err(self.death(&ended(status))),
             Err(error) => bail!("{} cannot be watched: {error}", self.name),
         }
     }
 
-    fn death(&self, what: String) -> anyhow::Error {
+    fn death(&self, what: &str) -> anyhow::Error {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let tail = tail(&log, LOG_LINES_MAX);
         let tail = if tail.is_empty() { "  (nothing)".to_owned() } else { tail };
@@ -148,7 +149,8 @@ mod tests {
         let own = scratch.write("own", &format!("#!/bin/sh\n{script}\n")).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(&own, mode).unwrap();
-        Child::start(scratch, "child", &"/bin/sh".into(), &own, &[]).unwrap_or_else(|error| panic!("{error:#}"))
+        Child::start(scratch, "child", &"/bin/sh".into(), &own, &[])
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     #[test]

@@ -118,7 +118,11 @@ impl Mesh {
     ///
     /// # Errors
     /// When a child does not come up, or a sidecar does not get there in time.
-    pub(super) async fn start(&mut self, client: &HttpClient, mut told: impl FnMut(&str)) -> anyhow::Result<Places> {
+    pub(super) async fn start(
+        &mut self,
+        client: &HttpClient,
+        mut told: impl FnMut(&str),
+    ) -> anyhow::Result<Places> {
         let documents = self.scratch.dir("documents")?;
         self.scratch.write("documents/routes.yaml", NOTHING_YET)?;
         let plane = self.start_plane(&documents).await?;
@@ -187,7 +191,8 @@ impl Mesh {
             PlaneAccess { address: &grpc, trust_bundle: &plane.trust_bundle, token: &plane.join_token };
         let program = self.programs.proxy.clone();
         let first = self.children.len();
-        let beside_engines = engines.iter().map(|engine| (engine.name.clone(), Beside::Engine(&engine.address)));
+        let beside_engines =
+            engines.iter().map(|engine| (engine.name.clone(), Beside::Engine(&engine.address)));
         let beside_callers = (1..=CALLERS).map(|number| (format!("caller-{number}"), Beside::Caller));
         for (name, beside) in beside_engines.chain(beside_callers) {
             let config = written::proxy_config(&name, beside, &access);
@@ -209,7 +214,12 @@ impl Mesh {
         Ok((callers, inbound, sidecars))
     }
 
-    fn start_child(&mut self, name: &str, program: &PathBuf, arguments: &[String]) -> anyhow::Result<&mut Child> {
+    fn start_child(
+        &mut self,
+        name: &str,
+        program: &PathBuf,
+        arguments: &[String],
+    ) -> anyhow::Result<&mut Child> {
         let child = Child::start(&self.scratch, name, &self.programs.own, program, arguments)?;
         self.children.push(child);
         self.children.last_mut().context("no child")
@@ -267,7 +277,7 @@ impl Mesh {
 }
 
 impl Places {
-    /// How many processes, the demo itself aside.
+    /// How many sidecars there are.
     pub(super) fn sidecars(&self) -> usize {
         self.sidecars.len()
     }
@@ -288,4 +298,24 @@ async fn not_ready(client: &HttpClient, sidecars: &[(String, Site)]) -> anyhow::
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+impl Places {
+    /// Engines of these names alone.
+    pub(super) fn of_engines(names: &[&str]) -> Self {
+        let engine = |name: &&str| Engine {
+            name: (*name).to_owned(),
+            profile: "8b-h100",
+            address: String::new(),
+            site: Site::at("127.0.0.1:1"),
+        };
+        let (callers, sidecars) = (Vec::new(), Vec::new());
+        Self {
+            plane: Site::at("127.0.0.1:1"),
+            engines: names.iter().map(engine).collect(),
+            callers,
+            sidecars,
+        }
+    }
 }

@@ -7,18 +7,76 @@ use super::trace::Arrival;
 
 /// The usual rule of thumb for English.
 const BYTES_PER_TOKEN: usize = 4;
-/// A quarter of the median prompt of the trace.
-const SYSTEM_BYTES_MAX: usize = 1_000;
+/// 600 tokens, as an assistant with a few rules and tools has.
+const SYSTEM_BYTES_MAX: usize = 2_400;
 /// Different assistants share nothing.
 const ASSISTANTS: [&str; 3] = ["travel", "support", "coding"];
 
 const WORDS: [&str; 64] = [
-    "about", "after", "again", "answer", "because", "before", "better", "between", "bring", "change", "choose",
-    "city", "cost", "could", "detail", "different", "does", "early", "every", "example", "explain", "first", "follow",
-    "from", "give", "good", "great", "help", "house", "idea", "keep", "know", "large", "late", "learn", "letter",
-    "light", "list", "long", "make", "many", "might", "morning", "much", "need", "never", "night", "number", "often",
-    "order", "other", "people", "place", "plan", "point", "question", "quick", "reason", "right", "river", "small",
-    "start", "story", "write",
+    "about",
+    "after",
+    "again",
+    "answer",
+    "because",
+    "before",
+    "better",
+    "between",
+    "bring",
+    "change",
+    "choose",
+    "city",
+    "cost",
+    "could",
+    "detail",
+    "different",
+    "does",
+    "early",
+    "every",
+    "example",
+    "explain",
+    "first",
+    "follow",
+    "from",
+    "give",
+    "good",
+    "great",
+    "help",
+    "house",
+    "idea",
+    "keep",
+    "know",
+    "large",
+    "late",
+    "learn",
+    "letter",
+    "light",
+    "list",
+    "long",
+    "make",
+    "many",
+    "might",
+    "morning",
+    "much",
+    "need",
+    "never",
+    "night",
+    "number",
+    "often",
+    "order",
+    "other",
+    "people",
+    "place",
+    "plan",
+    "point",
+    "question",
+    "quick",
+    "reason",
+    "right",
+    "river",
+    "small",
+    "start",
+    "story",
+    "write",
 ];
 
 /// The body of a streamed chat completion, the `number`-th of the demo.
@@ -78,7 +136,10 @@ mod tests {
     fn prompts(number: u64, prompt_tokens: u32) -> (String, String) {
         let arrival = Arrival { at: Duration::ZERO, prompt_tokens, answer_tokens: 7 };
         let body: Value = serde_json::from_slice(&chat_body("m", number, &arrival)).unwrap();
-        assert_eq!((&body["max_tokens"], &body["stream"], &body["model"]), (&7.into(), &true.into(), &"m".into()));
+        assert_eq!(
+            (&body["max_tokens"], &body["stream"], &body["model"]),
+            (&7.into(), &true.into(), &"m".into())
+        );
         let text = |index: usize| body["messages"][index]["content"].as_str().unwrap().to_owned();
         (text(0), text(1))
     }
@@ -98,6 +159,9 @@ mod tests {
         let users: BTreeSet<_> = all.iter().map(|(_, user)| &user[..64]).collect();
         assert_eq!((systems.len(), users.len()), (ASSISTANTS.len(), 30));
         let (short, _) = prompts(0, 100);
-        assert!(systems.iter().any(|system| system.starts_with(&short)), "a cut prompt shares what is left of it");
+        assert!(
+            systems.iter().any(|system| system.starts_with(&short)),
+            "a cut prompt shares what is left of it"
+        );
     }
 }

@@ -62,7 +62,8 @@ pub(super) async fn send(
     intended: Instant,
     patience: Patience,
 ) -> Outcome {
-    let request = Request::post(url).header("content-type", "application/json").body(Full::new(Bytes::from(body)));
+    let request =
+        Request::post(url).header("content-type", "application/json").body(Full::new(Bytes::from(body)));
     let request = match request {
         Ok(request) => request,
         Err(error) => return Outcome::failed(error.to_string()),
@@ -80,7 +81,9 @@ async fn read(mut body: Incoming, intended: Instant, patience: Patience) -> Outc
     let ending = loop {
         match body.frame().await {
             None => break finished(&stream, &pace),
-            Some(Err(error)) => break Ending::Failed(format!("the answer broke off: {}", fetch::causes(&error))),
+            Some(Err(error)) => {
+                break Ending::Failed(format!("the answer broke off: {}", fetch::causes(&error)));
+            }
             Some(Ok(frame)) => {
                 let Some(bytes) = frame.data_ref() else { continue };
                 pace.events(stream.read(bytes).contents, clock::now());

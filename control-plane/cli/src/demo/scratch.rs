@@ -22,7 +22,8 @@ impl Scratch {
     pub(super) fn make() -> anyhow::Result<Self> {
         let parent = std::env::temp_dir();
         let process = std::process::id();
-        Self::make_in(&parent, process).with_context(|| format!("cannot make a directory in {}", parent.display()))
+        Self::make_in(&parent, process)
+            .with_context(|| format!("cannot make a directory in {}", parent.display()))
     }
 
     fn make_in(parent: &Path, process: u32) -> io::Result<Self> {

@@ -35,6 +35,8 @@ pub(super) struct EngineNow {
     pub(super) cached_share: Option<f64>,
     /// Output tokens so far.
     pub(super) tokens: u64,
+    /// Requests that the engine gave up because their caller had left.
+    pub(super) aborted: u64,
 }
 
 /// Connections between sidecars, as the callers' ends count them.
@@ -54,6 +56,7 @@ struct Stats {
     prompt_tokens: u64,
     prompt_tokens_cached: u64,
     generation_tokens: u64,
+    aborted_requests: u64,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +113,7 @@ impl Stats {
             kv_share: share(self.kv_blocks_used, self.kv_blocks_total).unwrap_or_default(),
             cached_share: share(self.prompt_tokens_cached, self.prompt_tokens),
             tokens: self.generation_tokens,
+            aborted: self.aborted_requests,
         }
     }
 }
@@ -118,11 +122,15 @@ impl Tls {
     /// Adds what the metrics page of one caller's sidecar says of the connections that it has opened.
     fn add(&mut self, page: &str) {
         for line in page.lines() {
-            let Some((labels, value)) = line.strip_prefix(TLS_CONNECTIONS).and_then(|rest| rest.rsplit_once('}')) else {
+            let Some((labels, value)) =
+                line.strip_prefix(TLS_CONNECTIONS).and_then(|rest| rest.rsplit_once('}'))
+            else {
                 continue;
             };
             let label = |name: &str| {
-                labels.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+                labels
+                    .split(',')
+                    .find_map(|pair| pair.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
             };
             if label("direction") != Some("outbound") {
                 continue;
@@ -163,6 +171,7 @@ mod tests {
             prompt_tokens,
             prompt_tokens_cached: 25,
             generation_tokens: 7,
+            aborted_requests: 0,
         };
         let now = stats(100).now(9, 3);
         assert_eq!((now.requests, now.in_flight, now.kv_share, now.cached_share), (9, 3, 0.25, Some(0.25)));

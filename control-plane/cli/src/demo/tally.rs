@@ -109,7 +109,9 @@ mod tests {
     #[test]
     fn each_ending_is_counted_once() {
         let mut tally = Tally::new().unwrap();
-        for ending in [Ending::Answered, Ending::Answered, Ending::Left, Ending::Shed, Ending::Failed("x".to_owned())] {
+        for ending in
+            [Ending::Answered, Ending::Answered, Ending::Left, Ending::Shed, Ending::Failed("x".to_owned())]
+        {
             tally.record(outcome(ending, None));
         }
         assert_eq!((tally.answered, tally.left, tally.shed, tally.errors), (2, 1, 1, 1));

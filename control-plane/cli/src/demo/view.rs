@@ -10,7 +10,7 @@ use crate::output::{Cell, Ink};
 
 const BAR: usize = 30;
 /// Requests in flight that fill the bar of a backend.
-const IN_FLIGHT_FULL: u64 = 12;
+const IN_FLIGHT_FULL: u64 = 24;
 const IN_FLIGHT_BAR: usize = 12;
 /// Samples in a sparkline.
 const SPARKS: usize = 16;
@@ -70,7 +70,9 @@ impl Rates {
             let (when, tokens) = self.samples.get(index)?;
             Some((when.as_secs_f64(), *tokens.get(engine)?))
         };
-        let (Some(after), Some(before)) = (tokens(at), tokens(at.saturating_sub(RATE_SAMPLES))) else { return 0.0 };
+        let (Some(after), Some(before)) = (tokens(at), tokens(at.saturating_sub(RATE_SAMPLES))) else {
+            return 0.0;
+        };
         let seconds = after.0 - before.0;
         if seconds > 0.0 { after.1.saturating_sub(before.1) as f64 / seconds } else { 0.0 }
     }
@@ -83,7 +85,8 @@ impl Rates {
 
     /// The highest rate that is shown, of any engine.
     fn highest(&self, engines: usize) -> f64 {
-        let all = (0..engines).flat_map(|engine| (0..self.samples.len()).map(move |at| self.rate(engine, at)));
+        let all =
+            (0..engines).flat_map(|engine| (0..self.samples.len()).map(move |at| self.rate(engine, at)));
         all.fold(1.0, f64::max)
     }
 }
@@ -96,8 +99,10 @@ fn spark(value: f64, full: f64) -> char {
 
 /// The block of lines for a terminal.
 pub(super) fn frame(scene: &Scene<'_>) -> Vec<Line> {
-    let mut lines = vec![title(scene), Line::new(), requests(scene), latencies(scene), Line::new(), columns()];
-    lines.extend(scene.survey.engines.iter().enumerate().map(|(index, engine)| backend(scene, index, engine)));
+    let mut lines =
+        vec![title(scene), Line::new(), requests(scene), latencies(scene), Line::new(), columns()];
+    lines
+        .extend(scene.survey.engines.iter().enumerate().map(|(index, engine)| backend(scene, index, engine)));
     lines.extend([Line::new(), mutual_tls(scene), config(scene)]);
     lines
 }
@@ -202,7 +207,8 @@ fn backend(scene: &Scene<'_>, index: usize, engine: &EngineNow) -> Line {
 
 fn mutual_tls(scene: &Scene<'_>) -> Line {
     let tls = &scene.survey.tls;
-    let joined = |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
+    let joined =
+        |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
     vec![
         Cell::new(Ink::Dim, "  mutual TLS  "),
         Cell::new(Ink::Green, format!("{} connections", tls.connections)),
@@ -243,7 +249,16 @@ mod tests {
 
     fn engine(tokens: u64, in_flight: u64, waiting: u64) -> EngineNow {
         let (running, kv_share, cached_share) = (in_flight - waiting, 0.0213, Some(0.384));
-        EngineNow { requests: tokens / 10, in_flight, running, waiting, kv_share, cached_share, tokens }
+        EngineNow {
+            requests: tokens / 10,
+            in_flight,
+            running,
+            waiting,
+            kv_share,
+            cached_share,
+            tokens,
+            aborted: 0,
+        }
     }
 
     fn shown(phase: Phase) -> String {
@@ -277,7 +292,8 @@ mod tests {
             sidecars: 6,
         };
         let text = |line: Line| line.into_iter().map(|cell| cell.text).collect::<String>();
-        let lines: Vec<String> = frame(&scene).into_iter().map(|line| text(line).trim_end().to_owned()).collect();
+        let lines: Vec<String> =
+            frame(&scene).into_iter().map(|line| text(line).trim_end().to_owned()).collect();
         let widest = lines.iter().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= 112, "{widest} columns");
         format!("{}\n\n{}\n", lines.join("\n"), log_line(&scene))

@@ -26,7 +26,8 @@ pub(super) fn routes(places: &[Place]) -> String {
     for Place { engine, sidecar } in places {
         let (address, port) = engine.rsplit_once(':').unwrap_or((engine, ""));
         // Writing to a String cannot fail.
-        let _written = writeln!(endpoints, "    - {{address: {address}, port: {port}, sidecar: \"{sidecar}\"}}");
+        let _written =
+            writeln!(endpoints, "    - {{address: {address}, port: {port}, sidecar: \"{sidecar}\"}}");
     }
     format!(
         r#"# Where the model is served. Each endpoint has a sidecar in front of it, which is reached with mutual TLS.
@@ -138,8 +139,13 @@ mod tests {
         let compiled = compile(&source(text)).unwrap_or_else(|findings| panic!("{findings:#?}"));
         assert_eq!(compiled.warnings, []);
         let parts = compiled.snapshot.parts();
-        let counts =
-            (parts.backends.len(), parts.endpoints.len(), parts.routes.len(), parts.policies.len(), parts.slos.len());
+        let counts = (
+            parts.backends.len(),
+            parts.endpoints.len(),
+            parts.routes.len(),
+            parts.policies.len(),
+            parts.slos.len(),
+        );
         assert_eq!(counts, (1, 2, 1, 1, 1));
         let sidecars: Vec<_> = parts.endpoints.values().filter_map(|endpoint| endpoint.sidecar).collect();
         assert_eq!(sidecars.len(), 2);

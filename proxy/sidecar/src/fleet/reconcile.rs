@@ -72,8 +72,7 @@ mod tests {
         let (a, b) = (("10.0.0.1:80", "10.0.0.1:4743"), ("10.0.0.2:80", "10.0.0.2:4743"));
         let first = Fleet::default().advance(snapshot(&[a, b]));
         let backend = first.backend(&id).unwrap();
-        let tickets: Vec<_> =
-            (0..8).map(|_| backend.pick(&backend.endpoints[1..]).unwrap()).collect();
+        let tickets: Vec<_> = (0..8).map(|_| backend.pick(&backend.endpoints[1..]).unwrap()).collect();
 
         let second = first.advance(snapshot(&[a, ("10.0.0.2:80", "10.0.0.2:9999")]));
         let next = second.backend(&id).unwrap();

@@ -18,7 +18,7 @@ use pingora_proxy::Session;
 use super::exchange::{self, Asked, Chosen, Exchange};
 use super::headers::{self, BACKEND, ERROR, REQUEST_ID, SDK_RETRIES, TARGET, WIRE, WIRE_VERSION};
 use super::inspect::{self, Held};
-use super::{refuse, reply, route};
+use super::{hygiene, refuse, reply, route};
 use crate::clock;
 use crate::listen::conn::{self, Direction};
 use crate::live::Source;
@@ -74,6 +74,20 @@ pub(super) fn open_account(session: &mut Session, exchange: &mut Exchange) -> Re
     }
     exchange.open(asked);
     Ok(())
+}
+
+/// HTTP/1.1: refuses a head that is too long or can be read in two ways. The HTTP/2 library has done so already.
+pub(super) fn refuse_ambiguity(session: &Session, exchange: &mut Exchange) -> Result<()> {
+    let Some(http1) = session.downstream_session.as_http1() else { return Ok(()) };
+    let head = http1.get_headers_raw_bytes();
+    let bytes_max = exchange.shared.settings.limits.header_bytes_max;
+    if head.len() > usize::try_from(bytes_max).unwrap_or(usize::MAX) {
+        let message =
+            format!("the request head has {} bytes; `limits.headerBytesMax` is {bytes_max}", head.len());
+        return Err(refuse(exchange, Failure::new(ErrorCode::HeaderTooLarge, message)));
+    }
+    let checked = hygiene::check(&head);
+    checked.map_err(|why| refuse(exchange, Failure::new(ErrorCode::BadRequest, why.to_string())))
 }
 
 /// Inbound: which application, by the target that the other sidecar names.

@@ -33,7 +33,11 @@ pub(super) enum Connection {
 ///
 /// # Errors
 /// When the client is gone.
-pub(super) async fn send(session: &mut Session, exchange: &mut Exchange, failure: &Failure) -> Result<Connection> {
+pub(super) async fn send(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    failure: &Failure,
+) -> Result<Connection> {
     let is_grpc = exchange.asked.as_ref().is_some_and(|asked| asked.is_grpc);
     let is_head = session.req_header().method == http::Method::HEAD;
     let body = Reply::new(failure.code, failure.message.as_str()).body(exchange.dialect());

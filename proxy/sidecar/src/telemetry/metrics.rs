@@ -82,6 +82,8 @@ pub struct Metrics {
     pub inflight: IntGaugeVec,
     /// Attempts after the first, by reason and outcome.
     pub retries: IntCounterVec,
+    /// Endpoints picked, by the reason for the choice.
+    pub picks: IntCounterVec,
     /// Good and bad events of each objective.
     pub slo_events: IntCounterVec,
     /// Requests in flight, by endpoint.
@@ -193,6 +195,11 @@ impl Metrics {
                 "penstock_retries_total",
                 "Attempts after the first.",
                 &["direction", "backend_namespace", "backend_name", "reason", "outcome"],
+            )?,
+            picks: declare.counters(
+                "penstock_lb_picks_total",
+                "Endpoints picked.",
+                &["backend_namespace", "backend_name", "reason"],
             )?,
             slo_events: declare.counters(
                 "penstock_slo_events_total",

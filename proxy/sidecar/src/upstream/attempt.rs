@@ -15,7 +15,7 @@ use hyper::client::conn::http1;
 use penstock_policy::retry::{Fault, Kind, Sent, Side};
 
 use super::pool::{Carrier, ConnectError, Lease, Place, Pool, Single, Terms, Used};
-use super::upload::{Next, Upload, UploadBody};
+use super::upload::{Next, Turn, Upload, UploadBody};
 
 /// What is sent: everything but the body.
 #[derive(Clone, Debug)]
@@ -100,7 +100,8 @@ async fn over_http2(
     let ends = upload.is_whole();
     let (mut answer, stream) =
         sender.send_request(request, ends).map_err(|error| Failed::http2(&error, Sent::Nothing))?;
-    let mut sending = Sending { stream, upload: Arc::clone(upload), chunk: Bytes::new(), done: ends };
+    let mut sending =
+        Sending { stream, upload: Arc::clone(upload), turn: upload.turn(), chunk: Bytes::new(), done: ends };
     let response = poll_fn(|context| sending.poll_beside(context, |context| poll(&mut answer, context)))
         .await
         .map_err(|error| Failed::http2(&error, Sent::Something))?;
@@ -215,6 +216,7 @@ impl Answer {
 pub struct Sending {
     stream: SendStream<Bytes>,
     upload: Arc<Upload>,
+    turn: Turn,
     chunk: Bytes,
     done: bool,
 }
@@ -236,7 +238,7 @@ impl Sending {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.chunk.is_empty() {
-                match ready!(self.upload.poll_next(context)) {
+                match ready!(self.upload.poll_next(self.turn, context)) {
                     Next::Chunk(chunk) => self.chunk = chunk,
                     Next::End => {
                         // Fails when the peer has reset the stream, which the answer tells too.
@@ -284,7 +286,7 @@ impl Head {
 
     fn http1_request(&self, upload: &Arc<Upload>) -> Result<Request<UploadBody>, Failed> {
         let host = self.authority.parse().map_err(|error| Failed::unsendable(&error))?;
-        let mut request = Request::new(UploadBody(Arc::clone(upload)));
+        let mut request = Request::new(UploadBody::new(upload));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = self.headers.clone();

@@ -77,7 +77,8 @@ impl LogicalRequest {
                 Ok(next) => next,
                 Err(none) => return Err(last.unwrap_or(none)),
             };
-            self.call.trail.attempt(place.address);
+            let endpoint = ticket.as_ref().map(|ticket| ticket.endpoint().endpoint.id.address);
+            self.call.trail.attempt(endpoint.unwrap_or(place.address));
             let attempt_deadline = self.call.attempt_timeout.map(|span| clock::now() + span);
             let deadline = earlier(self.call.deadline, attempt_deadline);
             let head = self.head_for(ticket.as_ref(), retries + 1);
@@ -185,6 +186,9 @@ impl LogicalRequest {
                     };
                     Failure::new(code, format!("Backend {}: {none}", state.backend.id))
                 })?;
+                let id = &state.backend.id.0;
+                let labels = [&*id.namespace, &*id.name, ticket.reason.as_str()];
+                self.telemetry.metrics.picks.with_label_values(&labels).inc();
                 let endpoint = &ticket.endpoint().endpoint;
                 let place = match endpoint.sidecar {
                     Some(address) => {
@@ -271,6 +275,15 @@ impl LogicalRequest {
             _ => ErrorCode::UpstreamReset,
         };
         Failure::new(code, failed.message.clone())
+    }
+}
+
+/// An upload that an endpoint did not want must not keep its connection waiting.
+impl Drop for LogicalRequest {
+    fn drop(&mut self) {
+        if !self.call.upload.is_whole() {
+            self.call.upload.abort();
+        }
     }
 }
 

@@ -92,6 +92,7 @@ struct State {
     kept_bytes: usize,
     held: Held,
     replay: Replay,
+    turn: u32,
     ended: bool,
     fate: Fate,
     wants_room: Option<Waker>,
@@ -116,6 +117,10 @@ enum Fate {
     /// It breaks off.
     Aborted,
 }
+
+/// An attempt's right to take the body.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn(u32);
 
 /// What an attempt gets of the body.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,6 +152,7 @@ impl Upload {
                 unsent_bytes,
                 held,
                 replay: Replay::Whole,
+                turn: 0,
                 ended,
                 fate: Fate::Wanted,
                 wants_room: None,
@@ -189,13 +195,22 @@ impl Upload {
         Poll::Pending
     }
 
-    /// What comes next for the current attempt.
-    pub fn poll_next(&self, context: &Context<'_>) -> Poll<Next> {
+    /// The right to take the body, for the attempt that begins now; an earlier attempt's is void after [`rewind`](Self::rewind).
+    pub fn turn(&self) -> Turn {
+        Turn(self.state.lock().turn)
+    }
+
+    /// What comes next for an attempt.
+    pub fn poll_next(&self, turn: Turn, context: &Context<'_>) -> Poll<Next> {
         let mut state = self.state.lock();
         match state.fate {
-            Fate::Aborted => return Poll::Ready(Next::Aborted),
-            Fate::Sink => return Poll::Ready(Next::Unwanted),
-            Fate::Wanted => {}
+            Fate::Wanted if state.turn == turn.0 => {}
+            Fate::Wanted | Fate::Aborted => return Poll::Ready(Next::Aborted),
+            Fate::Sink => {
+                // It may still be aborted.
+                state.wants_chunk = Some(context.waker().clone());
+                return Poll::Ready(Next::Unwanted);
+            }
         }
         let Some(chunk) = state.chunks.get(state.next).cloned() else {
             if state.ended {
@@ -229,7 +244,9 @@ impl Upload {
             return false;
         }
         state.next = 0;
+        state.turn += 1;
         state.unsent_bytes = state.chunks.iter().map(Bytes::len).sum();
+        state.wake_taker();
         true
     }
 
@@ -287,7 +304,17 @@ impl State {
 
 /// The upload as the body of a hyper request, for endpoints that speak HTTP/1.1.
 #[derive(Debug)]
-pub struct UploadBody(pub Arc<Upload>);
+pub struct UploadBody {
+    upload: Arc<Upload>,
+    turn: Turn,
+}
+
+impl UploadBody {
+    /// For the attempt that begins now.
+    pub fn new(upload: &Arc<Upload>) -> Self {
+        Self { upload: Arc::clone(upload), turn: upload.turn() }
+    }
+}
 
 impl Body for UploadBody {
     type Data = Bytes;
@@ -297,19 +324,21 @@ impl Body for UploadBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_next(context).map(|next| match next {
-            Next::Chunk(bytes) => Some(Ok(Frame::data(bytes))),
-            Next::End => None,
-            Next::Unwanted | Next::Aborted => Some(Err(Aborted)),
-        })
+        match self.upload.poll_next(self.turn, context) {
+            Poll::Ready(Next::Chunk(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Poll::Ready(Next::End) => Poll::Ready(None),
+            Poll::Ready(Next::Aborted) => Poll::Ready(Some(Err(Aborted))),
+            // An error would tear the connection down while the answer is still being read from it.
+            Poll::Ready(Next::Unwanted) | Poll::Pending => Poll::Pending,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_whole()
+        self.upload.is_whole()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let state = self.0.state.lock();
+        let state = self.upload.state.lock();
         if state.ended { SizeHint::with_exact(state.unsent_bytes as u64) } else { SizeHint::default() }
     }
 }
@@ -329,7 +358,8 @@ mod tests {
     }
 
     async fn take(upload: &Upload) -> Next {
-        poll_fn(|cx| upload.poll_next(cx)).await
+        let turn = upload.turn();
+        poll_fn(|cx| upload.poll_next(turn, cx)).await
     }
 
     fn chunk(text: &'static str) -> Next {
@@ -350,6 +380,15 @@ mod tests {
         assert!(upload.is_whole());
         drop(upload);
         assert_eq!(budget.held_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_was_given_up_takes_nothing_more() {
+        let (_, upload) = upload(100, &["held"]);
+        let old = upload.turn();
+        assert!(upload.rewind());
+        assert_eq!(poll_fn(|cx| upload.poll_next(old, cx)).await, Next::Aborted);
+        assert_eq!(take(&upload).await, chunk("held"));
     }
 
     #[tokio::test]

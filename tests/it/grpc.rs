@@ -1,0 +1,55 @@
+//! gRPC crosses the mesh with its trailers: grpcio at both ends.
+
+use penstock_tests::client::{Version, whole};
+use penstock_tests::documents::{Endpoint, backend};
+use penstock_tests::mesh::Mesh;
+use penstock_tests::python::Python;
+use serde_json::json;
+
+#[tokio::test]
+async fn grpcio_works_as_it_does_without_a_mesh() {
+    let Some(python) = Python::with(&["grpc"]) else { return };
+    let mesh = Mesh::start().await;
+    let application = python.start(mesh.dir(), "grpc_echo.py", &["serve"]).await;
+    let address = application.listening("grpc");
+    let behind = json!([{"endpoint": address, "protocol": "grpc"}]);
+    let echo = mesh.inbound_with("echo", behind, json!({})).await;
+    let web = mesh.caller("web").await;
+    let endpoint = Endpoint { address, sidecar: Some(echo.inbound()) };
+    let plaintext = Endpoint { address, sidecar: None };
+    let documents = [
+        backend("echo", &[endpoint]).with("protocol", "grpc"),
+        backend("plain", &[plaintext]).with("protocol", "h2c").with("hostnames", json!(["plain.example"])),
+    ];
+    mesh.publish(&documents, &[&echo, &web]).await;
+    let (outbound, direct) = (web.outbound().to_string(), address.to_string());
+    python.run("grpc_echo.py", &["call", &outbound, &direct]).await;
+    for sidecar in [&web, &echo] {
+        sidecar.idle().await;
+        let (served, refused) = (sidecar.logged("grpc-unary").await, sidecar.logged("grpc-refused").await);
+        assert_eq!((&served["grpc_status"], &served["classification"]), (&json!(0), &json!("success")), "{served:#}");
+        // FAILED_PRECONDITION is what the caller did, not what the application failed at.
+        assert_eq!(refused["grpc_status"], 9, "{refused:#}");
+        assert_eq!(sidecar.metrics().await.sum("penstock_requests_total", &[("grpc_status", "15")]), 1.0);
+    }
+    let before = (web.access_log().len(), echo.access_log().len());
+
+    // An endpoint without a sidecar is reached with HTTP/2 as well, and our own errors are gRPC's.
+    let mut connection = web.connect(Version::Http2).await;
+    for (authority, status) in [("plain.example", "0"), ("nowhere.example", "5")] {
+        let request = connection
+            .request_to(authority, "POST", "/penstock.test.Echo/Unary")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(whole(&b"\0\0\0\0\x02hi"[..]))
+            .unwrap();
+        let response = connection.send(request).await;
+        assert_eq!(response.status(), 200);
+        let head = response.headers().get("grpc-status").cloned();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+        let last = body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+        let found = head.or(last).expect("a status");
+        assert_eq!(found, status, "{authority}");
+    }
+    assert_eq!((web.access_log().len(), echo.access_log().len()), (before.0 + 2, before.1));
+}
