@@ -28,15 +28,14 @@ async fn grpcio_works_as_it_does_without_a_mesh() {
         sidecar.idle().await;
         let (served, refused) = (sidecar.logged("grpc-unary").await, sidecar.logged("grpc-refused").await);
         assert_eq!((&served["grpc_status"], &served["classification"]), (&json!(0), &json!("success")), "{served:#}");
-        // FAILED_PRECONDITION is what the caller did, not what the application failed at.
         assert_eq!(refused["grpc_status"], 9, "{refused:#}");
         assert_eq!(sidecar.metrics().await.sum("penstock_requests_total", &[("grpc_status", "15")]), 1.0);
     }
     let before = (web.access_log().len(), echo.access_log().len());
 
-    // An endpoint without a sidecar is reached with HTTP/2 as well, and our own errors are gRPC's.
+    // An endpoint without a sidecar is reached with HTTP/2 as well, and our own errors are gRPC's: a 404 is UNIMPLEMENTED there.
     let mut connection = web.connect(Version::Http2).await;
-    for (authority, status) in [("plain.example", "0"), ("nowhere.example", "5")] {
+    for (authority, status) in [("plain.example", "0"), ("nowhere.example", "12")] {
         let request = connection
             .request_to(authority, "POST", "/penstock.test.Echo/Unary")
             .header("content-type", "application/grpc")

@@ -6,6 +6,10 @@
     reason = "a test that cannot go on fails there, and says why"
 )]
 
+mod cancellation;
 mod first_light;
 mod grpc;
+mod identity;
 mod openai_sdk;
+mod plane_loss;
+mod push;

@@ -303,6 +303,14 @@ impl Raw {
         self.0.write_all(bytes.as_ref()).await.expect("an open connection");
     }
 
+    /// Says that no more will be sent, and goes on reading.
+    ///
+    /// # Panics
+    /// When the other side has closed.
+    pub async fn close_own_half(&mut self) {
+        self.0.shutdown().await.expect("an open connection");
+    }
+
     /// Reads until what came contains `wanted`, or the end; gives it.
     ///
     /// # Panics

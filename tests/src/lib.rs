@@ -4,7 +4,7 @@
 //! * [`programs`], [`engine`], [`sidecar`], [`plane`]: the processes. Each is ended when its value is dropped, and shows the end
 //!   of its log if the test failed.
 //! * [`documents`]: what the control plane is given.
-//! * [`client`], [`application`], [`certs`]: the ends of the mesh, played by the test itself.
+//! * [`client`], [`load`], [`application`], [`certs`]: the ends of the mesh, played by the test itself.
 //! * [`python`], [`curl`]: clients that others wrote.
 //! * [`exposition`]: what `/metrics` says.
 //! * [`wait`], [`skip`]: waits are on state; what cannot be tested here is counted.
@@ -24,6 +24,7 @@ pub mod curl;
 pub mod documents;
 pub mod engine;
 pub mod exposition;
+pub mod load;
 pub mod mesh;
 pub mod plane;
 pub mod programs;

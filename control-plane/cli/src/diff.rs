@@ -115,8 +115,7 @@ async fn ask(site: &Site, new: &[Source], warnings: &[Finding]) -> anyhow::Resul
         new.iter().map(|source| serde_json::json!({ "file": source.file, "text": source.text })).collect();
     let question = serde_json::json!({ "sources": sources });
     let answered = site.post(&fetch::client(), "/api/v1/diff", &question).await;
-    let mut difference: Difference =
-        answered.context("is a control plane running? its admin address is given with --against")?;
+    let mut difference: Difference = answered.map_err(|error| fetch::nobody_there(&error, "--against"))?;
     difference.texts =
         if difference.valid { texts(warnings) } else { difference.findings.iter().map(brief).collect() };
     Ok(difference)

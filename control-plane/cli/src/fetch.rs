@@ -132,6 +132,11 @@ impl Site {
     }
 }
 
+/// A fault of asking a control plane, with what to do about it.
+pub(crate) fn nobody_there(error: &anyhow::Error, flag: &str) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}\n       Is a control plane running there? Name its admin address with {flag}.")
+}
+
 /// The last cause of an error, which says what the outer ones only name.
 pub(crate) fn causes(error: &dyn Error) -> String {
     let mut last = error;

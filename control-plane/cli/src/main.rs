@@ -11,17 +11,11 @@ mod validate;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
 /// Penstock, the service mesh for AI traffic.
 #[derive(Debug, Parser)]
 #[command(name = "penstock", version, max_term_width = 100)]
-struct Arguments {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
 enum Verb {
     Demo(demo::Flags),
     Validate(validate::Flags),
@@ -32,7 +26,7 @@ enum Verb {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let ended = match Arguments::parse().verb {
+    let ended = match Verb::parse() {
         Verb::Demo(flags) => demo::run(&flags).await,
         Verb::Validate(flags) => validate::run(&flags),
         Verb::Diff(flags) => diff::run(&flags).await,

@@ -88,9 +88,7 @@ enum State {
 /// When the control plane cannot be asked.
 pub(crate) async fn run(flags: &Flags) -> Result<ExitCode, Fault> {
     let page: anyhow::Result<Value> = flags.control_plane.get(&fetch::client(), "/api/v1/status").await;
-    let page = page
-        .context("is a control plane running? its admin address is given with --control-plane")
-        .map_err(|error| Fault::new(1, error))?;
+    let page = page.map_err(|error| Fault::new(1, fetch::nobody_there(&error, "--control-plane")))?;
     let text = match flags.output {
         Form::Json => output::json(&page).map_err(|error| Fault::new(1, error))?,
         Form::Text => {

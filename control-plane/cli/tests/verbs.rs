@@ -1,5 +1,7 @@
 //! The command as scripts see it: exit codes, and what goes to stdout and to stderr.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -9,7 +11,7 @@ struct Ran {
     stderr: String,
 }
 
-/// Runs the command where the fixtures are; `{fixture}` files are named as they are there.
+/// Runs the command where the fixtures are.
 fn run(arguments: &[&str], stdin: &str) -> Ran {
     let mut child = Command::new(env!("CARGO_BIN_EXE_penstock"))
         .args(arguments)
@@ -79,18 +81,19 @@ fn a_control_plane_that_is_not_there_is_said_clearly() {
     // A port that was free a moment ago, and that nobody listens on.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
-    let status = check(&["status", "--control-plane", &url], 1, "", "is a control plane running?");
+    let status = check(&["status", "--control-plane", &url], 1, "", "Is a control plane running there?");
     assert!(status.stderr.contains(&url) && status.stderr.contains("refused"), "{}", status.stderr);
-    check(&["diff", "good.yaml", "--against", &url], 2, "", "is a control plane running?");
+    check(&["diff", "good.yaml", "--against", &url], 2, "", "Is a control plane running there?");
     check(&["status", "--control-plane", "127.0.0.1:8084"], 2, "", "http://127.0.0.1:8084");
     check(&["diff", "good.yaml", "--against", "https://127.0.0.1:1"], 2, "", "plain HTTP");
 }
 
 #[test]
 fn a_demo_without_its_programs_says_how_to_build_them() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let lonely = dir.path().join("penstock");
-    std::fs::copy(env!("CARGO_BIN_EXE_penstock"), &lonely).unwrap();
+    // A copy would be open for writing while other tests fork, and then cannot be run.
+    std::fs::hard_link(env!("CARGO_BIN_EXE_penstock"), &lonely).unwrap();
     let output = Command::new(lonely).args(["demo", "--for", "1s"]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");

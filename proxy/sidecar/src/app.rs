@@ -1,6 +1,7 @@
 //! Wiring: the only place where the parts meet.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +107,7 @@ impl App {
         let pool = Pool::new(dial, Arc::clone(&identity), background.clone(), Arc::clone(&telemetry))?;
         let pool = Arc::new(pool);
         let mesh = Mesh { pool: Arc::clone(&pool), telemetry };
-        let engine = Engine::new(Hooks(Arc::clone(&shared)), mesh, &settings.limits, &background).await?;
+        let engine = Engine::new(Hooks(Arc::clone(&shared)), mesh, &settings.limits).await?;
         Ok(Self {
             settings,
             shared,
@@ -120,6 +121,11 @@ impl App {
             connections,
             background,
         })
+    }
+
+    /// Where the workload's requests are taken, if they are.
+    pub fn outbound(&self) -> Option<SocketAddr> {
+        self.sockets.outbound.as_ref().and_then(|socket| socket.local_addr().ok())
     }
 
     /// Says on standard output where it listens, as one line of JSON.

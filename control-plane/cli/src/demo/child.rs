@@ -144,15 +144,6 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    /// Straight from the shell: the test binary has no `tether`.
-    fn shell(scratch: &Scratch, script: &str) -> Child {
-        let own = scratch.write("own", &format!("#!/bin/sh\n{script}\n")).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(&own, mode).unwrap();
-        Child::start(scratch, "child", &"/bin/sh".into(), &own, &[])
-            .unwrap_or_else(|error| panic!("{error:#}"))
-    }
-
     #[test]
     fn the_tail_of_a_log_is_its_last_lines() {
         assert_eq!(tail("a\n\nb\nc\n", 2), "  b\n  c");
@@ -170,8 +161,9 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_dies_is_shown_with_the_end_of_its_log() {
         let scratch = Scratch::make().unwrap();
-        // `sh tether` finds no such script: it complains on stderr and ends with 127 or 2, as a broken child would.
-        let mut child = shell(&scratch, "");
+        // The shell finds no script `tether`: it complains on stderr and ends, as a broken child would.
+        let shell = PathBuf::from("/bin/sh");
+        let mut child = Child::start(&scratch, "child", &shell, &shell, &[]).unwrap();
         let fault = child.announcement::<serde_json::Value>().await.unwrap_err().to_string();
         assert!(fault.starts_with("child has ended (exit status: "), "{fault}");
         assert!(fault.contains("tether"), "{fault}");

@@ -1,4 +1,5 @@
-//! The one directory that holds everything the demo writes; removed when it is dropped.
+//! The one directory that holds everything the demo writes; removed when it is dropped. Only a demo that is killed with SIGKILL
+//! leaves it behind.
 
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};

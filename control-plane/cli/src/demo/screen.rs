@@ -1,6 +1,6 @@
 //! The terminal: a block of lines that is drawn over itself.
 
-use std::io::stdout;
+use std::io::{IsTerminal, stdout};
 
 use crate::output::{self, Cell, Colour};
 
@@ -26,8 +26,11 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new() -> Self {
-        Self { colour: Colour::of(&stdout()), drawn: 0 }
+    /// Stdout, where it is a terminal on which the cursor can be moved.
+    pub(super) fn of_stdout() -> Option<Self> {
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let can_draw = stdout().is_terminal() && !is_dumb;
+        can_draw.then(|| Self { colour: Colour::of(&stdout()), drawn: 0 })
     }
 
     /// Draws the block, over the one before.

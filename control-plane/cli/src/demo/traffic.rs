@@ -1,7 +1,6 @@
 //! Open loop: requests start when the trace says, whether or not earlier ones have been answered, as those of many
 //! independent callers do.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -58,7 +57,8 @@ pub(super) async fn run(
 ) -> anyhow::Result<Shown> {
     let trace = Trace::sample()?;
     let mut arrivals = (0u64..).zip(trace.arrivals(TIMES_FASTER)).peekable();
-    let (surveys, mut newest) = watch::channel(Survey::default());
+    let first = survey::survey(client, places).await.context("the mesh cannot be asked how it is")?;
+    let (surveys, mut newest) = watch::channel(first);
     let mut surveyor = JoinSet::new();
     surveyor.spawn(keep_asking(client.clone(), places.clone(), surveys));
     let mut requests = JoinSet::new();
@@ -143,7 +143,7 @@ struct Stage<'a> {
     engines: Vec<(String, &'static str)>,
     sidecars: usize,
     version: &'a str,
-    /// Where stdout is a terminal.
+    /// Where stdout can be drawn on; else lines go to stderr.
     screen: Option<Screen>,
     frames: u32,
 }
@@ -159,7 +159,7 @@ impl<'a> Stage<'a> {
             engines: places.engines.iter().map(|engine| (engine.name.clone(), engine.profile)).collect(),
             sidecars: places.sidecars(),
             version,
-            screen: std::io::stdout().is_terminal().then(Screen::new),
+            screen: Screen::of_stdout(),
             frames: 0,
         })
     }

@@ -97,6 +97,16 @@ fn spark(value: f64, full: f64) -> char {
     SPARK_GLYPHS.get(step).copied().unwrap_or(' ')
 }
 
+impl Scene<'_> {
+    /// Tokens a second of an engine: at present, or at the end over all the time.
+    fn rate(&self, engine: usize) -> f64 {
+        match (self.phase, self.survey.engines.get(engine)) {
+            (Phase::Done, Some(now)) => now.tokens as f64 / self.elapsed.as_secs_f64().max(0.001),
+            _ => self.rates.newest(engine),
+        }
+    }
+}
+
 /// The block of lines for a terminal.
 pub(super) fn frame(scene: &Scene<'_>) -> Vec<Line> {
     let mut lines =
@@ -168,7 +178,8 @@ fn latencies(scene: &Scene<'_>) -> Line {
     };
     pair("first token", scene.tally.first_token_ms());
     pair("each further token", scene.tally.per_token_ms());
-    let rate: f64 = (0..scene.survey.engines.len()).map(|engine| scene.rates.newest(engine)).sum();
+    let rate =
+        (0..scene.survey.engines.len()).map(|engine| scene.rate(engine)).fold(0.0, |sum, rate| sum + rate);
     line.push(Cell::new(Ink::Bold, format!("   {rate:>6.0}")));
     line.push(Cell::new(Ink::Dim, " tokens/s"));
     line
@@ -200,7 +211,7 @@ fn backend(scene: &Scene<'_>, index: usize, engine: &EngineNow) -> Line {
         Cell::new(Ink::Plain, format!("{:>7}", engine.running)),
         Cell::new(ink, format!(" {:>7}", engine.waiting)),
         Cell::new(Ink::Plain, format!(" {:>6} {hit:>10}", share(engine.kv_share))),
-        Cell::new(Ink::Plain, format!(" {:>8.0} ", scene.rates.newest(index))),
+        Cell::new(Ink::Plain, format!(" {:>8.0} ", scene.rate(index))),
         Cell::new(Ink::Cyan, scene.rates.sparks(index, scene.rates.highest(engines))),
     ]
 }

@@ -5,7 +5,7 @@ use penstock_dialect::reply::ErrorCode;
 use penstock_dialect::scan::{Progress, Scanner};
 use penstock_model::names::{BackendId, ParentId};
 use penstock_model::snapshot::BodyOverflow;
-use pingora_error::Result;
+use pingora_error::{Error, Result};
 use pingora_proxy::Session;
 
 use super::exchange::{Body, Exchange};
@@ -42,7 +42,8 @@ pub(super) async fn hold_until_model_known(
     let policy = exchange.fleet.snapshot.policy_of(&BackendId(parent.name.clone()));
     let (bytes_max, overflow) = (policy.body_held_bytes_max, policy.body_overflow);
     loop {
-        let Some(chunk) = session.downstream_session.read_request_body().await? else {
+        let Some(chunk) = session.downstream_session.read_request_body().await.map_err(Error::into_down)?
+        else {
             exchange.is_held_whole = true;
             return Ok(finish(exchange));
         };

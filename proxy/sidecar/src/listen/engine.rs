@@ -50,7 +50,7 @@ impl Engine {
     ///
     /// # Errors
     /// When no loopback socket can be had at start.
-    pub async fn new(hooks: Hooks, mesh: Mesh, limits: &Limits, tasks: &Tasks) -> anyhow::Result<Self> {
+    pub async fn new(hooks: Hooks, mesh: Mesh, limits: &Limits) -> anyhow::Result<Self> {
         let (give, take) = oneshot::channel::<Arc<Proxy>>();
         let give = Mutex::new(Some(give));
         let on_custom = Arc::new(move |proxy: Arc<Proxy>, _stream: Stream, _stop: &ShutdownWatch| {
@@ -79,12 +79,16 @@ impl Engine {
         service.add_tcp(&address.to_string());
         let (stop, stopped) = watch::channel(false);
         let fds = Arc::new(Mutex::new(fds));
-        tasks.spawn("engine start", async move {
+        let starting = Tasks::default();
+        starting.spawn("engine start", async move {
             service.start_service(Some(fds), stopped, 1).await;
         });
         let knock = TcpStream::connect(address).await.context("the HTTP engine did not start")?;
         let proxy = take.await.context("the HTTP engine did not start")?;
         drop(knock);
+        // Cut first: a service that ends in an orderly way tells the proxy to shut down, and it would keep no connection alive.
+        starting.cut();
+        starting.all_ended().await;
         stop.send_replace(true);
         Ok(Self { proxy })
     }
