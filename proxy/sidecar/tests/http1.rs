@@ -1,4 +1,5 @@
 //! A sidecar in process, in front of an application that answers by hand, over real sockets.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there, and says why")]
 
 use std::fs;
 use std::net::SocketAddr;
