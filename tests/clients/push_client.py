@@ -160,6 +160,17 @@ def route(name, *backends):
     }
 
 
+def about(kind, backend, **spec):
+    """A document of ours about a Backend."""
+    target = {"group": "penstock.dev", "kind": "Backend", "name": backend}
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": backend},
+        "spec": {"targetRefs": [target], **spec},
+    }
+
+
 def publish(*documents):
     """Gives these documents to the control plane and waits until they are in force."""
     text = "".join(f"---\n{json.dumps(document)}\n" for document in documents) or "# none\n"
@@ -202,7 +213,10 @@ def who_is_not_known_gets_nothing():
 
 
 def types_come_in_order_and_each_waits_for_the_answer_before():
-    publish(backend("chat", "10.0.0.1", "10.0.0.2"), route("chat", "chat"))
+    policy = about("BackendPolicy", "chat", loadBalancer={"policy": "RoundRobin"})
+    objective = {"name": "served", "indicator": "Availability", "target": "99"}
+    slo = about("LatencySLO", "chat", window="30d", objectives=[objective])
+    publish(slo, policy, route("chat", "chat"), backend("chat", "10.0.0.1", "10.0.0.2"))
     stream = Stream("order")
     stream.want(*TYPES)
     come = []
@@ -214,19 +228,22 @@ def types_come_in_order_and_each_waits_for_the_answer_before():
     assert come == [
         (url("Backend"), ["chat"]),
         (url("Endpoint"), ["chat/10.0.0.1:8000", "chat/10.0.0.2:8000"]),
-        (url("Policy"), []),
+        (url("Policy"), ["chat"]),
         (url("Route"), ["chat"]),
-        (url("Slo"), []),
+        (url("Slo"), ["chat"]),
     ], come
     stream.nothing_else()
     status_when(lambda status: row(status, "order")["in_sync"])
-    # A new backend with a route to it: the route last. Then both go: the route first.
-    publish(backend("chat", "10.0.0.1", "10.0.0.2"), backend("next", "10.0.0.9"), route("chat", "chat", "next"))
+    # A new backend with a route to it: the route last. Then most goes: what refers to others first.
+    both = [backend("chat", "10.0.0.1", "10.0.0.2"), backend("next", "10.0.0.9")]
+    publish(slo, policy, route("chat", "chat", "next"), *both)
     assert stream.accept(3) == [("Backend", ["next"]), ("Endpoint", ["next/10.0.0.9:8000"]), ("Route", ["chat"])]
     publish(backend("chat", "10.0.0.1"))
-    removed = stream.accept(3)
+    removed = stream.accept(5)
     assert removed == [
+        ("Slo", ["-chat"]),
         ("Route", ["-chat"]),
+        ("Policy", ["-chat"]),
         ("Endpoint", ["-chat/10.0.0.2:8000", "-next/10.0.0.9:8000"]),
         ("Backend", ["-next"]),
     ], removed

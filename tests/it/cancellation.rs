@@ -89,8 +89,8 @@ async fn all_is_closed(id: &str, sidecars: &[&Sidecar]) {
     }
 }
 
-fn named(connection: &Connection, id: &str, body: Value) -> Request<Body> {
-    let mut request = connection.post("/v1/chat/completions", &body);
+fn named(connection: &Connection, id: &str, body: &Value) -> Request<Body> {
+    let mut request = connection.post("/v1/chat/completions", body);
     request.headers_mut().insert("x-request-id", id.parse().unwrap());
     request
 }
@@ -113,7 +113,7 @@ async fn check(phase: &str, body: Value, wish: impl Fn(&Value, u64) -> bool) {
         let id = format!("{phase}-{}-{way:?}", if body["stream"] == true { "stream" } else { "whole" });
         let tokens = chat.engine.count("generation_tokens").await;
         let connection = web.connect(way.version()).await;
-        let request = named(&connection, &id, body.clone());
+        let request = named(&connection, &id, &body);
         let reached = async {
             chat.engine.stats_when(&format!("{id} is there"), |stats| wish(stats, tokens)).await;
         };
@@ -165,13 +165,18 @@ async fn while_it_waits_in_the_engine_s_queue() {
     for (number, way) in Way::ALL.into_iter().enumerate() {
         let id = format!("waiting-{way:?}");
         let connection = web.connect(way.version()).await;
-        let request = named(&connection, &id, long.clone());
+        let request = named(&connection, &id, &long);
         let reached = async {
             served.engine.stats_when("one waits", |stats| stats["waiting"] == 1).await;
         };
         let left = way.leave(connection, request, reached).await;
-        let stats = served.engine.stats_when("one less", |stats| stats["aborted_requests"] == number + 1).await;
-        assert_eq!((&stats["running"], &stats["waiting"]), (&json!(1), &json!(0)), "the other goes on: {stats:#}");
+        let stats =
+            served.engine.stats_when("one less", |stats| stats["aborted_requests"] == number + 1).await;
+        assert_eq!(
+            (&stats["running"], &stats["waiting"]),
+            (&json!(1), &json!(0)),
+            "the other goes on: {stats:#}"
+        );
         check_abort(&stats, &id, "waiting", left);
         web.metric_is("penstock_inflight_requests", &[], 1.0).await;
         assert_eq!(web.logged(&id).await["classification"], "cancelled");
@@ -187,7 +192,7 @@ async fn while_its_body_is_held_until_the_model_is_known() {
     for way in Way::ALL {
         let id = format!("held-{way:?}");
         let connection = web.connect(way.version()).await;
-        let mut request = named(&connection, &id, json!({}));
+        let mut request = named(&connection, &id, &json!({}));
         *request.body_mut() = unfinished(beginning.clone());
         let reached = eventually("the body is held", async || {
             let held = web.metrics().await.sum("penstock_body_held_bytes", &[]);
@@ -213,7 +218,7 @@ async fn while_its_body_is_on_its_way_to_the_engine() {
     for way in Way::ALL {
         let id = format!("uploading-{way:?}");
         let connection = web.connect(way.version()).await;
-        let mut request = named(&connection, &id, json!({}));
+        let mut request = named(&connection, &id, &json!({}));
         *request.body_mut() = unfinished(beginning.clone());
         let reached = async {
             served.sidecar.metric_is("penstock_inflight_requests", &[("direction", "inbound")], 1.0).await;
@@ -224,7 +229,11 @@ async fn while_its_body_is_on_its_way_to_the_engine() {
         all_is_closed(&id, &[&web, &served.sidecar]).await;
     }
     let stats = served.engine.stats().await;
-    assert_eq!((&stats["accepted_requests"], &stats["aborted_requests"]), (&json!(0), &json!(0)), "{stats:#}");
+    assert_eq!(
+        (&stats["accepted_requests"], &stats["aborted_requests"]),
+        (&json!(0), &json!(0)),
+        "{stats:#}"
+    );
 }
 
 /// A backend whose sidecar is at `hole`, and all the time in the world to connect to it.
@@ -247,7 +256,7 @@ async fn while_the_other_sidecar_says_nothing_to_the_handshake() {
     for way in Way::ALL {
         let id = format!("handshake-{way:?}");
         let connection = web.connect(way.version()).await;
-        let request = named(&connection, &id, chat("hi", json!({})));
+        let request = named(&connection, &id, &chat("hi", json!({})));
         let mut caught = None;
         let reached = async {
             let (mut stream, _) = hole.accept().await.unwrap();
@@ -283,7 +292,7 @@ async fn while_the_network_says_nothing() {
     for way in Way::ALL {
         let id = format!("connecting-{way:?}");
         let connection = web.connect(way.version()).await;
-        let request = named(&connection, &id, chat("hi", json!({})));
+        let request = named(&connection, &id, &chat("hi", json!({})));
         let reached = web.metric_is("penstock_endpoint_load", &[("signal", "inflight")], 1.0);
         let left = way.leave(connection, request, reached).await;
         web.idle().await;

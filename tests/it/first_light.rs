@@ -43,8 +43,16 @@ async fn curl_gets_an_answer_whole_and_streamed_over_http1_and_h2c() {
             let trace = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-01");
             let body = request(stream);
             let words = [
-                http, &url, "--header", "content-type: application/json", "--header", &id_field, "--header", &trace,
-                "--data", &body,
+                http,
+                &url,
+                "--header",
+                "content-type: application/json",
+                "--header",
+                &id_field,
+                "--header",
+                &trace,
+                "--data",
+                &body,
             ];
             let answer = curl.run(&words).await;
             if stream {
@@ -73,9 +81,17 @@ async fn check_logs(id: &str, web: &Sidecar, chat: &Sidecar) {
         assert_eq!(line["trace_id"], TRACE, "{line:#}");
         assert_eq!((&line["status"], &line["classification"]), (&json!(200), &json!("success")), "{line:#}");
         assert_eq!((&line["model"], &line["dialect"]), (&json!("penstock-small"), &json!("openai_chat")));
-        assert_eq!((&line["backend"], &line["output_tokens"]), (&json!("default/chat"), &json!(8)), "{line:#}");
+        assert_eq!(
+            (&line["backend"], &line["output_tokens"]),
+            (&json!("default/chat"), &json!(8)),
+            "{line:#}"
+        );
         // When the first token came is only seen in a stream.
-        assert_eq!(line["ttft_ms"].as_f64().is_some_and(|ms| ms > 0.0), line["streaming"] == true, "{line:#}");
+        assert_eq!(
+            line["ttft_ms"].as_f64().is_some_and(|ms| ms > 0.0),
+            line["streaming"] == true,
+            "{line:#}"
+        );
     }
     assert_eq!((&out["direction"], &inb["direction"]), (&json!("outbound"), &json!("inbound")));
     assert_eq!((&out["tls"], &inb["tls"]), (&json!("false"), &json!("true")), "{out:#} {inb:#}");
@@ -89,22 +105,34 @@ async fn a_request_goes_where_its_model_says_wherever_the_model_stands_in_the_bo
     let large = mesh.serve("large", "--speed 50 --model penstock-large").await;
     let web = mesh.caller("web").await;
     let documents = [
-        backend("small", &[small.endpoint()]).with("default", true).with("hostnames", json!(["models.example"])),
+        backend("small", &[small.endpoint()])
+            .with("default", true)
+            .with("hostnames", json!(["models.example"])),
         backend("large", &[large.endpoint()]),
-        route("small", &json!([model_rule("penstock-small", "small"), model_rule("penstock-large", "large")])),
+        route(
+            "small",
+            &json!([model_rule("penstock-small", "small"), model_rule("penstock-large", "large")]),
+        ),
     ];
     mesh.publish(&documents, &[&small.sidecar, &large.sidecar, &web]).await;
     let own = web.outbound().to_string();
     let padding = "water ".repeat(20_000);
     for version in Version::BOTH {
         for model in ["penstock-small", "penstock-large"] {
-            let first = format!(r#"{{"model":"{model}","max_tokens":2,"messages":[{{"role":"user","content":"{padding}"}}]}}"#);
-            let last = format!(r#"{{"messages":[{{"role":"user","content":"{padding}"}}],"max_tokens":2,"model":"{model}"}}"#);
-            for authority in [own.as_str(), "small", "small.default", "small.default.svc.cluster.local", "models.example"] {
+            let first = format!(
+                r#"{{"model":"{model}","max_tokens":2,"messages":[{{"role":"user","content":"{padding}"}}]}}"#
+            );
+            let last = format!(
+                r#"{{"messages":[{{"role":"user","content":"{padding}"}}],"max_tokens":2,"model":"{model}"}}"#
+            );
+            for authority in
+                [own.as_str(), "small", "small.default", "small.default.svc.cluster.local", "models.example"]
+            {
                 for body in [&first, &last] {
                     let mut connection = web.connect(version).await;
                     let request = connection.request_to(authority, "POST", "/v1/chat/completions");
-                    let request = request.header(CONTENT_TYPE, "application/json").body(whole(body.clone())).unwrap();
+                    let request =
+                        request.header(CONTENT_TYPE, "application/json").body(whole(body.clone())).unwrap();
                     let answer = connection.ask(request).await;
                     assert_eq!(answer.status, 200, "{version} {authority} {answer:?}");
                     assert_eq!(answer.json()["model"], model, "{version} {authority}");
@@ -178,7 +206,8 @@ async fn a_body_whose_model_does_not_come_in_time_is_refused_or_routed_by_policy
     mesh.publish(&documents, &[&web]).await;
     // Longer than what is read at once from a socket.
     let padding = "x".repeat(300_000);
-    let body = format!(r#"{{"messages":[{{"role":"user","content":"{padding}"}}],"model":"penstock-small"}}"#);
+    let body =
+        format!(r#"{{"messages":[{{"role":"user","content":"{padding}"}}],"model":"penstock-small"}}"#);
     let pieces: Vec<_> = body.as_bytes().chunks(1_000).map(bytes::Bytes::copy_from_slice).collect();
     for version in Version::BOTH {
         for (authority, status) in [("reject", 413), ("route", 200)] {
@@ -208,7 +237,8 @@ async fn an_inbound_sidecar_serves_its_own_applications_alone() {
     let echo = mesh.inbound("echo", application.address).await;
     let endpoint = Endpoint { address: application.address, sidecar: Some(echo.inbound()) };
     mesh.publish(&[backend("echo", &[endpoint])], &[&echo]).await;
-    let leaf = Authority::of_plane(&mesh.plane.state_dir()).leaf("spiffe://cluster.local/ns/default/sa/tester");
+    let leaf =
+        Authority::of_plane(&mesh.plane.state_dir()).leaf("spiffe://cluster.local/ns/default/sa/tester");
     let mut connection = Connection::open_tls(echo.inbound(), leaf.client()).await.unwrap();
     let own = application.address.to_string();
     let cases = [
@@ -235,8 +265,12 @@ async fn an_inbound_sidecar_serves_its_own_applications_alone() {
 
 #[tokio::test]
 async fn what_an_application_says_in_our_name_is_taken_off_at_both_ends() {
-    let fields =
-        [("x-penstock-error", "connect"), ("x-penstock-unprocessed", "1"), ("x-penstock-x", "1"), ("x-kept", "1")];
+    let fields = [
+        ("x-penstock-error", "connect"),
+        ("x-penstock-unprocessed", "1"),
+        ("x-penstock-x", "1"),
+        ("x-kept", "1"),
+    ];
     let mesh = Mesh::start().await;
     let application = Application::start(&fields, "here").await;
     let echo = mesh.inbound("echo", application.address).await;
@@ -281,7 +315,8 @@ fn names(headers: &http::HeaderMap) -> Vec<&str> {
 async fn a_request_without_an_id_gets_one_that_both_ends_know() {
     let mesh = Mesh::start().await;
     let (served, web) = one_model(&mesh).await;
-    let answer = client::post(web.outbound(), "/v1/chat/completions", &chat("hi", json!({"max_tokens": 2}))).await;
+    let answer =
+        client::post(web.outbound(), "/v1/chat/completions", &chat("hi", json!({"max_tokens": 2}))).await;
     let id = answer.header("x-request-id").unwrap();
     assert_eq!(id.len(), 36, "{answer:?}");
     web.logged(id).await;

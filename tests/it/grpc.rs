@@ -27,7 +27,11 @@ async fn grpcio_works_as_it_does_without_a_mesh() {
     for sidecar in [&web, &echo] {
         sidecar.idle().await;
         let (served, refused) = (sidecar.logged("grpc-unary").await, sidecar.logged("grpc-refused").await);
-        assert_eq!((&served["grpc_status"], &served["classification"]), (&json!(0), &json!("success")), "{served:#}");
+        assert_eq!(
+            (&served["grpc_status"], &served["classification"]),
+            (&json!(0), &json!("success")),
+            "{served:#}"
+        );
         assert_eq!(refused["grpc_status"], 9, "{refused:#}");
         assert_eq!(sidecar.metrics().await.sum("penstock_requests_total", &[("grpc_status", "15")]), 1.0);
     }

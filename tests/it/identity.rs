@@ -31,7 +31,11 @@ fn defective(authority: &Authority) -> Vec<(&'static str, Leaf)> {
         ("uri_names", authority.sign(&params(&[]))),
         ("not_spiffe", authority.leaf("https://cluster.local/ns/default/sa/web")),
         ("key_usage", authority.changed(WEB, |leaf| leaf.key_usages.push(KeyUsagePurpose::KeyCertSign))),
-        ("key_usage", authority.changed(WEB, |leaf| leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning])),
+        (
+            "key_usage",
+            authority
+                .changed(WEB, |leaf| leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]),
+        ),
         ("unknown_issuer", Authority::unknown().leaf(WEB)),
     ]
 }
@@ -103,7 +107,8 @@ async fn what_is_no_mutual_tls_13_with_http2_is_not_served_inbound() {
         let refusals = echo.metrics().await.sum("penstock_connections_refused_total", &[]);
         let (code, text) = curl.try_run(words).await;
         assert!(code != 0 && text.is_empty(), "{words:?}: {code} {text}");
-        echo.metric_is("penstock_connections_refused_total", &[("reason", "handshake")], refusals + 1.0).await;
+        echo.metric_is("penstock_connections_refused_total", &[("reason", "handshake")], refusals + 1.0)
+            .await;
     }
     assert!(application.seen().is_empty());
 }
@@ -136,7 +141,8 @@ async fn a_sidecar_with_a_defective_certificate_is_refused_for_that_reason() {
     for (number, (_, leaf)) in leaves.iter().enumerate() {
         let sidecar = Some(impostor(leaf, &mut tasks).await);
         let endpoint = Endpoint { address: ([127, 0, 0, 1], 9).into(), sidecar };
-        let expected = if number + 1 == leaves.len() { "spiffe://cluster.local/ns/default/sa/chat" } else { WEB };
+        let expected =
+            if number + 1 == leaves.len() { "spiffe://cluster.local/ns/default/sa/chat" } else { WEB };
         documents.push(backend(&format!("b{number}"), &[endpoint]).with("identity", expected));
     }
     mesh.publish(&documents, &[&web]).await;
@@ -179,14 +185,19 @@ async fn a_stream_outlives_the_certificates_that_it_began_with() {
         })
         .await;
     }
-    assert_eq!(served.engine.stats().await["running"], 1, "the stream must still run for this to mean anything");
+    assert_eq!(
+        served.engine.stats().await["running"],
+        1,
+        "the stream must still run for this to mean anything"
+    );
     let before = web.metrics().await.sum("penstock_tls_connections_total", &[]);
-    let answer = client::post(web.outbound(), "/v1/chat/completions", &chat("hi", json!({"max_tokens": 2}))).await;
+    let answer =
+        client::post(web.outbound(), "/v1/chat/completions", &chat("hi", json!({"max_tokens": 2}))).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(web.metrics().await.sum("penstock_tls_connections_total", &[]), before + 1.0);
 
     let rest = stream.collect().await.expect("a stream that ends whole").to_bytes();
-    let whole = begun + &String::from_utf8(rest.to_vec()).unwrap();
+    let whole = begun + std::str::from_utf8(&rest).unwrap();
     assert!(whole.ends_with("data: [DONE]\n\n"), "{}", &whole[whole.len() - 200..]);
     assert_eq!(whole.matches("\"delta\":{\"content\":").count(), 1_300);
     for sidecar in sidecars {

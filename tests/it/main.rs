@@ -3,13 +3,18 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a test that cannot go on fails there, and says why"
 )]
 
 mod cancellation;
+mod cli;
+mod drain;
 mod first_light;
 mod grpc;
 mod identity;
+mod metrics;
 mod openai_sdk;
 mod plane_loss;
 mod push;
+mod streaming;

@@ -20,5 +20,7 @@ async fn the_official_sdk_works_as_it_does_without_a_mesh() {
     let left: Vec<_> = log.iter().filter(|line| line["classification"] == "cancelled").collect();
     assert_eq!(left.len(), 1, "the one that left: {left:#?}");
     assert!(log.iter().all(|line| line["classification"] != "failure"), "{log:#?}");
-    assert!(log.iter().any(|line| line["dialect"] == "openai_embeddings" && line["input_tokens"] != json!(null)));
+    assert!(
+        log.iter().any(|line| line["dialect"] == "openai_embeddings" && line["input_tokens"] != json!(null))
+    );
 }

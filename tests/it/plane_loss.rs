@@ -98,7 +98,8 @@ async fn a_bad_change_changes_nothing_and_says_why_and_where() {
     let (dump, load) = (web.page("/config_dump").await, Load::start(web.outbound()));
     load.more(ENOUGH / 2).await;
     mesh.plane.write("mesh.yaml", BAD);
-    let after = mesh.plane.status_when("the change is refused", |status| status["config"]["valid"] == false).await;
+    let after =
+        mesh.plane.status_when("the change is refused", |status| status["config"]["valid"] == false).await;
     load.more(ENOUGH / 2).await;
     assert_eq!(after["config"]["version"], before["config"]["version"]);
     assert!(after["sidecars"].as_array().unwrap().iter().all(|row| row["in_sync"] == true), "{after:#}");
@@ -143,7 +144,11 @@ async fn a_control_plane_that_starts_with_bad_documents_pushes_the_last_good() {
     mesh.plane.write("mesh.yaml", BAD);
     mesh.plane.restart().await;
     let status = mesh.plane.status().await;
-    assert_eq!((&status["config"]["version"], &status["config"]["valid"]), (&version, &json!(false)), "{status:#}");
+    assert_eq!(
+        (&status["config"]["version"], &status["config"]["valid"]),
+        (&version, &json!(false)),
+        "{status:#}"
+    );
     mesh.in_use(version.as_str().unwrap(), &[&web, &a.sidecar]).await;
     assert_eq!(client::post(web.outbound(), "/v1/chat/completions", &small()).await.status, 200);
 }
@@ -186,6 +191,7 @@ async fn a_sidecar_that_restarts_without_its_control_plane_knows_its_routes_and_
 async fn a_damaged_cache_is_told_and_not_believed() {
     let mesh = Mesh::start().await;
     let (_a, _b, mut web) = two_engines(&mesh).await;
+    let version = mesh.plane.status().await["config"]["version"].clone();
     let cache = mesh.dir().join("web.state/snapshot.bin");
     let mut bytes = std::fs::read(&cache).unwrap();
     let middle = bytes.len() / 2;
@@ -194,6 +200,7 @@ async fn a_damaged_cache_is_told_and_not_believed() {
     web.restart().await;
     assert!(web.program.log().contains("the last good snapshot is refused"), "{}", web.program.log());
     web.ready().await;
+    mesh.in_use(version.as_str().unwrap(), &[&web]).await;
     assert_eq!(client::post(web.outbound(), "/v1/chat/completions", &small()).await.status, 200);
 }
 
@@ -201,9 +208,10 @@ async fn a_damaged_cache_is_told_and_not_believed() {
 async fn a_sidecar_without_a_control_plane_follows_its_own_documents() {
     let mesh = Mesh::start().await;
     let (a, b, _web) = two_engines(&mesh).await;
-    let documents = mesh.dir().join("own.yaml");
+    let documents = mesh.dir().join("routes.yaml");
     let plain = |served: &Served| {
-        file(&[backend("chat", &[Endpoint { address: served.engine.address, sidecar: None }]).with("default", true)])
+        file(&[backend("chat", &[Endpoint { address: served.engine.address, sidecar: None }])
+            .with("default", true)])
     };
     std::fs::write(&documents, plain(&a)).unwrap();
     let spec = json!({"documents": documents, "outbound": {"listen": "127.0.0.1:0"}});
@@ -213,7 +221,7 @@ async fn a_sidecar_without_a_control_plane_follows_its_own_documents() {
     load.more(ENOUGH / 2).await;
     std::fs::write(&documents, BAD).unwrap();
     own.metric_is("penstock_config_valid", &[], 0.0).await;
-    assert!(own.program.log().contains("own.yaml:14:3"), "{}", own.program.log());
+    assert!(own.program.log().contains("routes.yaml:14:3"), "{}", own.program.log());
     load.more(ENOUGH / 2).await;
     std::fs::write(&documents, plain(&b)).unwrap();
     own.metric_is("penstock_config_valid", &[], 1.0).await;
@@ -223,4 +231,32 @@ async fn a_sidecar_without_a_control_plane_follows_its_own_documents() {
     })
     .await;
     none(&load.end().await);
+}
+
+#[tokio::test]
+async fn a_sidecar_is_ready_only_with_the_whole_of_its_first_snapshot() {
+    let mesh = Mesh::start().await;
+    let (a, _b, web) = two_engines(&mesh).await;
+    let rules = json!([{"name": "all", "backendRefs": [reference("chat")]}]);
+    // Wide enough that the parts of a snapshot do not all arrive in the same moment.
+    let many: Vec<Endpoint> = (0..3_000u16)
+        .map(|number| {
+            let [high, low] = number.to_be_bytes();
+            Endpoint { address: ([10, 0, high, low], 8_000).into(), sidecar: None }
+        })
+        .collect();
+    let documents = [
+        backend("chat", &[a.endpoint()]).with("default", true),
+        backend("wide", &many),
+        route("chat", &rules),
+    ];
+    mesh.publish(&documents, &[&web]).await;
+    let version = mesh.plane.status().await["config"]["version"].clone();
+    for number in 0..5 {
+        let late = mesh.caller(&format!("late-{number}")).await;
+        late.ready().await;
+        let answer = client::post(late.outbound(), "/v1/chat/completions", &small()).await;
+        let dump = late.page("/config_dump").await;
+        assert_eq!((answer.status, &dump["version"]), (200, &version), "{answer:?} {dump:#}");
+    }
 }

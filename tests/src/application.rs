@@ -67,7 +67,8 @@ async fn accept(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>, template: Te
         let (stream, _) = listener.accept().await.expect("a connection");
         let (seen, template) = (Arc::clone(&seen), Arc::clone(&template));
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&seen), Arc::clone(&template)));
+            let service =
+                service_fn(move |request| answer(request, Arc::clone(&seen), Arc::clone(&template)));
             let server = auto::Builder::new(TokioExecutor::new());
             drop(server.serve_connection(TokioIo::new(stream), service).await);
         });

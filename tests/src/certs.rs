@@ -29,7 +29,8 @@ impl Authority {
     /// # Panics
     /// When they are not there.
     pub fn of_plane(state_dir: &Path) -> Self {
-        let read = |name: &str| std::fs::read_to_string(state_dir.join(name)).expect("a file of the authority");
+        let read =
+            |name: &str| std::fs::read_to_string(state_dir.join(name)).expect("a file of the authority");
         let key = KeyPair::from_pem(&read("ca-key.pem")).expect("a key");
         Self(Issuer::from_ca_cert_pem(&read("root.pem"), key).expect("a root certificate"))
     }

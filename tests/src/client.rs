@@ -121,7 +121,8 @@ impl Connection {
         let stream = TokioIo::new(stream);
         let sender = match version {
             Version::Http1 => {
-                let (sender, connection) = http1::handshake(stream).await.expect("HTTP/1.1 needs no handshake");
+                let (sender, connection) =
+                    http1::handshake(stream).await.expect("HTTP/1.1 needs no handshake");
                 driver.spawn(async move { drop(connection.await) });
                 Sender::Http1(sender)
             }

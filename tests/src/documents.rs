@@ -74,6 +74,15 @@ pub fn policy(backend: &str) -> Document {
     }))
 }
 
+/// A LatencySLO on the Backend of this name.
+pub fn slo(backend: &str, objectives: &Value) -> Document {
+    Document(json!({
+        "apiVersion": "penstock.dev/v1alpha1", "kind": "LatencySLO",
+        "metadata": {"name": backend},
+        "spec": {"targetRefs": [reference(backend)], "window": "30d", "objectives": objectives},
+    }))
+}
+
 /// Documents as one file.
 pub fn file(documents: &[Document]) -> String {
     documents.iter().map(|document| format!("---\n{:#}\n", document.0)).collect()

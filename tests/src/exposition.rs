@@ -96,7 +96,8 @@ impl Exposition {
     ) -> impl Iterator<Item = &'a Sample> {
         let all = self.families.values().flat_map(|family| &family.samples);
         all.filter(move |sample| {
-            let has = |(key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|found| found == value);
+            let has =
+                |(key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|found| found == value);
             sample.name == name && labels.iter().all(has)
         })
     }
@@ -107,6 +108,12 @@ impl Family {
     pub fn labels(&self) -> BTreeSet<&str> {
         let names = self.samples.iter().flat_map(|sample| sample.labels.keys());
         names.map(String::as_str).filter(|name| *name != "le").collect()
+    }
+
+    /// Adds what another program of the same kind said of the same metric.
+    pub fn absorb(&mut self, other: Self) {
+        (self.kind, self.help) = (other.kind, other.help);
+        self.samples.extend(other.samples);
     }
 
     fn admit(&self, name: &str, sample: &Sample) -> Result<(), String> {

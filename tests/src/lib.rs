@@ -7,9 +7,9 @@
 //! * [`client`], [`load`], [`application`], [`certs`]: the ends of the mesh, played by the test itself.
 //! * [`python`], [`curl`]: clients that others wrote.
 //! * [`exposition`]: what `/metrics` says.
+//! * [`golden`]: texts that are pinned.
 //! * [`wait`], [`skip`]: waits are on state; what cannot be tested here is counted.
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
@@ -24,6 +24,7 @@ pub mod curl;
 pub mod documents;
 pub mod engine;
 pub mod exposition;
+pub mod golden;
 pub mod load;
 pub mod mesh;
 pub mod plane;

@@ -14,7 +14,7 @@ use crate::engine::chat;
 use crate::wait::{eventually, within};
 
 /// Callers at the same time: as many as two cores can serve without waiting.
-const CALLERS: u64 = 6;
+const CALLERS: usize = 6;
 
 /// Callers that ask without pause, half of them for streams, over both versions of HTTP.
 #[derive(Debug)]
@@ -60,8 +60,13 @@ impl Load {
     }
 }
 
-async fn call(number: u64, outbound: SocketAddr, answered: Arc<AtomicU64>, stop: watch::Receiver<bool>) -> Vec<String> {
-    let version = Version::BOTH[usize::from(number % 2 == 0)];
+async fn call(
+    number: usize,
+    outbound: SocketAddr,
+    answered: Arc<AtomicU64>,
+    stop: watch::Receiver<bool>,
+) -> Vec<String> {
+    let version = Version::BOTH[number % 2];
     let stream = number % 4 < 2;
     let mut faults = Vec::new();
     let mut turn = 0;
@@ -83,10 +88,15 @@ async fn call(number: u64, outbound: SocketAddr, answered: Arc<AtomicU64>, stop:
 async fn ask(connection: &mut Connection, id: &str, body: &Value) -> Result<(), String> {
     let mut request = connection.post("/v1/chat/completions", body);
     request.headers_mut().insert("x-request-id", id.parse().expect("an id"));
-    let answer = within("an answer", connection.try_send(request)).await.map_err(|error| format!("{error:?}"))?;
+    let answer =
+        within("an answer", connection.try_send(request)).await.map_err(|error| format!("{error:?}"))?;
     let status = answer.status();
     let whole = within("the end of an answer", answer.into_body().collect()).await;
     let text = String::from_utf8_lossy(&whole.map_err(|error| format!("{error:?}"))?.to_bytes()).into_owned();
     let ends = if body["stream"] == true { text.ends_with("data: [DONE]\n\n") } else { text.ends_with('}') };
-    if status == 200 && ends && !text.contains("\"error\"") { Ok(()) } else { Err(format!("{status} {text}")) }
+    if status == 200 && ends && !text.contains("\"error\"") {
+        Ok(())
+    } else {
+        Err(format!("{status} {text}"))
+    }
 }

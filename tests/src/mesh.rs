@@ -118,9 +118,9 @@ impl Mesh {
             let known = status["sidecars"].as_array().cloned().unwrap_or_default();
             let uses = |sidecar: &&Sidecar| {
                 let node = format!("{}.default", sidecar.name);
-                known.iter().any(|row| {
-                    row["node"] == *node && row["connected"] == true && row["version"] == *version
-                })
+                known
+                    .iter()
+                    .any(|row| row["node"] == *node && row["connected"] == true && row["version"] == *version)
             };
             if sidecars.iter().all(uses) { Ok(()) } else { Err(format!("{status:#}")) }
         })

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
-use crate::wait::eventually;
+use crate::wait::{eventually, within};
 
 /// Lines of a log that are shown when a test fails.
 const LINES_SHOWN: usize = 40;
@@ -71,7 +71,8 @@ impl Program {
     /// When it has none of that name.
     pub fn listening(&self, name: &str) -> SocketAddr {
         let text = self.first_line["listening"][name].as_str();
-        let text = text.unwrap_or_else(|| panic!("{}: no listener `{name}` in {}", self.name, self.first_line));
+        let text =
+            text.unwrap_or_else(|| panic!("{}: no listener `{name}` in {}", self.name, self.first_line));
         text.parse().expect("an address")
     }
 
@@ -138,6 +139,44 @@ impl Drop for Program {
             eprintln!("--- {} wrote:\n{}", self.name, tail(&self.log()));
         }
     }
+}
+
+/// How a program that ends by itself has ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Exit code; none after a signal.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// When it does not end.
+pub async fn run(command: Command) -> Ended {
+    let mut command = tokio::process::Command::from(command);
+    let output = within("a program ends", command.stdin(Stdio::null()).kill_on_drop(true).output()).await;
+    let output = output.expect("a program that can be started");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+}
+
+/// Processes that were started, by whomever, with this directory as `TMPDIR`.
+///
+/// # Panics
+/// When the system does not list processes.
+pub fn with_tmpdir(dir: &Path) -> Vec<u32> {
+    let wanted = format!("TMPDIR={}", dir.display());
+    let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
+    let has = |id: &u32| {
+        // One that ends meanwhile, or is another user's, cannot be read.
+        let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(has).collect()
 }
 
 /// Sends a signal. There is no call for it in the standard library; every shell has one.

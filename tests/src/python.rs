@@ -35,7 +35,8 @@ impl Python {
     pub async fn run(&self, script: &str, arguments: &[&str]) -> String {
         let mut command = tokio::process::Command::from(self.command(script, arguments));
         let output = within(script, command.kill_on_drop(true).output()).await.expect("an interpreter");
-        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{script} {arguments:?} failed:\n{stdout}\n{}", tail(&stderr));
         stdout.into_owned()
     }

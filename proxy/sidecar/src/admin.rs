@@ -83,6 +83,7 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let metrics = &self.shared.telemetry.metrics;
         metrics.body_held_bytes.set(i64::try_from(self.shared.body_budget.held_bytes()).unwrap_or(i64::MAX));
+        metrics.endpoint_load.reset();
         for backend in self.shared.live.load().backends() {
             let id = &backend.backend.id.0;
             for state in &backend.endpoints {

@@ -84,10 +84,11 @@ impl Control {
     /// When the trust bundle cannot be read or the control plane cannot be reached or is refused.
     pub async fn channel(&self) -> anyhow::Result<Channel> {
         let trust = self.trust()?;
-        let own = self.identity.cell().load_full();
+        // One that has expired would be refused, and with it the request for a new one.
+        let own = self.identity.cell().load_full().filter(|_| self.identity.is_ready());
         let cell: Cell = Arc::new(ArcSwapOption::empty());
         let certificate = own.and_then(|material| material.certificate.clone());
-        cell.store(Some(Arc::new(Material { certificate, trust })));
+        cell.store(Some(Arc::new(Material { certificate, not_after: Duration::MAX, trust })));
         let tls = TlsConnector::from(Arc::new(tls::client_config(&cell)?));
         let expected = SpiffeId::workload(&self.trust_domain, "penstock", "penstock-control-plane")?;
         let address = self.settings.address.clone();

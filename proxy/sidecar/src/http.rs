@@ -4,7 +4,7 @@ pub mod exchange;
 pub mod headers;
 mod hygiene;
 mod inspect;
-mod prepare;
+pub(crate) mod prepare;
 mod reply;
 mod route;
 
@@ -92,11 +92,10 @@ impl ProxyHttp for Hooks {
         &self,
         _session: &mut Session,
         chunk: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        prepare::body_passes(chunk, exchange);
-        Ok(())
+        prepare::body_passes(chunk.as_ref(), end, exchange)
     }
 
     async fn response_filter(
@@ -151,7 +150,8 @@ impl ProxyHttp for Hooks {
         exchange: &mut Exchange,
     ) -> FailToProxy {
         let mut ended = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        if session.response_written().is_some() {
+        // Our own `100 Continue` is no answer.
+        if session.response_written().is_some_and(|written| !written.status.is_informational()) {
             return ended;
         }
         if let Some(failure) = reply::failure_of(exchange, error) {

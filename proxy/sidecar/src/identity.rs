@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 
 use self::tls::{Cell, Material};
 use self::verify::Refusal;
+use crate::clock;
 
 /// The identity of the process, swapped by rotation.
 #[derive(Debug, Default)]
@@ -29,9 +30,9 @@ impl Identity {
         &self.cell
     }
 
-    /// Whether there is a certificate.
+    /// Whether there is a certificate that has not expired.
     pub fn is_ready(&self) -> bool {
-        self.cell.load().is_some()
+        self.cell.load().as_ref().is_some_and(|material| clock::unix_time() < material.not_after)
     }
 
     /// Uses `material` for every handshake from now on.

@@ -24,6 +24,7 @@ use pingora_core::protocols::tls::{ALPN, SslDigest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -137,7 +138,7 @@ impl Listener {
         let id = stream.as_raw_fd();
         match self.tls.clone() {
             Some(tls) => {
-                let handshake = timeout(self.limits.header_read_timeout, tls.accept(stream)).await;
+                let Some(handshake) = self.in_time(tls.accept(stream), stop.clone()).await else { return };
                 match handshake {
                     Ok(Ok(stream)) => match self.peer_of(&stream) {
                         Ok(peer) => {
@@ -162,7 +163,7 @@ impl Listener {
         (source, local, id): (SocketAddr, SocketAddr, i32),
         stop: watch::Receiver<bool>,
     ) {
-        let first = timeout(self.limits.header_read_timeout, read_first(&mut stream)).await;
+        let Some(first) = self.in_time(read_first(&mut stream), stop.clone()).await else { return };
         let (bytes, protocol) = match first {
             Ok(Ok((bytes, First::Http2))) => (bytes, ALPN::H2),
             Ok(Ok((bytes, First::Http1))) => (bytes, ALPN::H1),
@@ -179,6 +180,18 @@ impl Listener {
         };
         let arrival = self.arrival(source, local, None);
         self.hand_over(stream, bytes, protocol, (arrival, None, id), stop).await;
+    }
+
+    /// Bounds what comes before the first request: by time, and by the stop signal, which such a connection must not hold up.
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = T>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<Result<T, Elapsed>> {
+        tokio::select! {
+            done = timeout(self.limits.header_read_timeout, work) => Some(done),
+            _ = stop.wait_for(|stop| *stop) => None,
+        }
     }
 
     async fn hand_over<S>(

@@ -6,7 +6,6 @@ pub mod metrics;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use penstock_model::settings::AccessLog;
 
 use self::access_log::{AccessLogWriter, Entry};
@@ -21,7 +20,7 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// Exact latencies by backend.
     pub latencies: Latencies,
-    access_log: Mutex<AccessLogWriter>,
+    access_log: AccessLogWriter,
 }
 
 impl Telemetry {
@@ -33,7 +32,7 @@ impl Telemetry {
         Ok(Arc::new(Self {
             metrics: Metrics::new()?,
             latencies: Latencies::default(),
-            access_log: Mutex::new(AccessLogWriter::open(access_log)?),
+            access_log: AccessLogWriter::open(access_log)?,
         }))
     }
 
@@ -57,6 +56,8 @@ impl Telemetry {
     pub fn request_ended(&self, entry: &Entry<'_>) {
         self.metrics.request_ended(entry);
         self.latencies.record(entry);
-        self.access_log.lock().write(entry);
+        if !self.access_log.write(entry) {
+            self.metrics.access_log_dropped.inc();
+        }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use penstock_dialect::Dialect;
 use penstock_dialect::meter::{Ending as Told, Meter, Reading};
+use penstock_dialect::reply::ErrorCode;
 use penstock_dialect::scan::Scanner;
 use penstock_model::names::{BackendId, ParentId};
 use penstock_model::snapshot::SloTarget;
@@ -126,7 +127,7 @@ impl std::fmt::Debug for Body {
 #[derive(Default)]
 struct Answered {
     status: u16,
-    error: Option<String>,
+    error: Option<ErrorCode>,
     is_busy: bool,
     grpc_status: Option<u32>,
     bytes: u64,
@@ -198,7 +199,8 @@ impl Exchange {
     pub fn answer_began(&mut self, status: u16, fields: &HeaderMap) {
         let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
         self.answered.status = status;
-        self.answered.error = headers::text(fields, &headers::ERROR).map(ToOwned::to_owned);
+        self.answered.error = headers::text(fields, &headers::ERROR)
+            .and_then(|code| ErrorCode::ALL.into_iter().find(|known| known.as_str() == code));
         self.answered.is_busy = fields.contains_key(http::header::RETRY_AFTER)
             || fields.contains_key("x-llm-d-request-dropped-reason");
         self.trailers_came(fields);
@@ -287,7 +289,7 @@ impl Exchange {
             status: answered.status,
             grpc_status: answered.grpc_status,
             classification: class.as_str(),
-            error: failure.map(|failure| failure.code.as_str()).or(answered.error.as_deref()),
+            error: failure.map(|failure| failure.code.as_str()).or(answered.error.map(ErrorCode::as_str)),
             reason: failure.map(|failure| failure.message.as_str()),
             request_bytes: self.request_bytes,
             response_bytes: answered.bytes,

@@ -8,7 +8,10 @@ use penstock_model::snapshot::BodyOverflow;
 use pingora_error::{Error, Result};
 use pingora_proxy::Session;
 
+use tokio::time::timeout;
+
 use super::exchange::{Body, Exchange};
+use super::prepare::STALL_MAX;
 use crate::upstream::call::Failure;
 
 /// How holding a body ended.
@@ -42,8 +45,12 @@ pub(super) async fn hold_until_model_known(
     let policy = exchange.fleet.snapshot.policy_of(&BackendId(parent.name.clone()));
     let (bytes_max, overflow) = (policy.body_held_bytes_max, policy.body_overflow);
     loop {
-        let Some(chunk) = session.downstream_session.read_request_body().await.map_err(Error::into_down)?
-        else {
+        let read = timeout(STALL_MAX, session.downstream_session.read_request_body()).await;
+        let Ok(read) = read else {
+            let message = "nothing of the request body came for 60 s while its model was looked for";
+            return Ok(Held::Refused(Failure::new(ErrorCode::Deadline, message)));
+        };
+        let Some(chunk) = read.map_err(Error::into_down)? else {
             exchange.is_held_whole = true;
             return Ok(finish(exchange));
         };

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST};
@@ -16,7 +17,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::exchange::{self, Asked, Chosen, Exchange};
-use super::headers::{self, BACKEND, ERROR, REQUEST_ID, SDK_RETRIES, TARGET, WIRE, WIRE_VERSION};
+use super::headers::{self, BACKEND, REQUEST_ID, SDK_RETRIES, TARGET, WIRE, WIRE_VERSION};
 use super::inspect::{self, Held};
 use super::{hygiene, refuse, reply, route};
 use crate::clock;
@@ -30,6 +31,9 @@ use crate::upstream::upload::{self, Upload};
 /// Idle time of a client's HTTP/1.1 connection; nginx's `keepalive_timeout`.
 const KEEPALIVE_S: u64 = 75;
 
+/// Longest time that one end may leave the other waiting in the middle of a body; nginx's `send_timeout` and `client_body_timeout`.
+pub(crate) const STALL_MAX: Duration = Duration::from_secs(60);
+
 /// Limits that pingora wants anew with every request.
 pub(super) fn set_limits(session: &mut Session) {
     if session.get_keepalive().is_some() {
@@ -37,6 +41,7 @@ pub(super) fn set_limits(session: &mut Session) {
     }
     // Also lets the watch for a client that leaves tell an early second request from one.
     session.set_pipelining_enabled(true);
+    session.set_write_timeout(Some(STALL_MAX));
 }
 
 /// Notes what was asked and opens the account.
@@ -243,15 +248,32 @@ fn head(request: &RequestHeader, asked: &Asked, chosen: &Chosen) -> Result<Head>
 }
 
 /// A chunk of the request's body passes.
-pub(super) fn body_passes(chunk: &mut Option<Bytes>, exchange: &mut Exchange) {
-    let Some(bytes) = chunk else { return };
+///
+/// # Errors
+/// When the request must be broken off.
+pub(super) fn body_passes(chunk: Option<&Bytes>, end: bool, exchange: &mut Exchange) -> Result<()> {
+    let Some(bytes) = chunk else {
+        if end {
+            return Ok(());
+        }
+        // Nothing, and not the end: trailers. pingora does not take them off the stream and would ask for more for ever.
+        let message = "request trailers are not carried; send them as fields of the head";
+        return Err(break_off(exchange, Some(Failure::new(ErrorCode::BadRequest, message))));
+    };
     exchange.request_bytes += bytes.len() as u64;
     if inspect::is_defective(exchange, bytes) {
-        *chunk = None;
-        if let Some(upload) = &exchange.upload {
-            upload.abort();
-        }
+        return Err(break_off(exchange, None));
     }
+    Ok(())
+}
+
+/// Tears down what has been sent of the request. An error stops pingora from reading more of it.
+fn break_off(exchange: &mut Exchange, failure: Option<Failure>) -> Box<Error> {
+    exchange.failure = failure.or_else(|| exchange.failure.take());
+    if let Some(upload) = &exchange.upload {
+        upload.abort();
+    }
+    Error::explain(ErrorType::InternalError, "the request was broken off")
 }
 
 /// The head of the answer passes.
@@ -271,8 +293,6 @@ pub(super) fn answer_passes(response: &mut ResponseHeader, exchange: &mut Exchan
         headers::insert_text(&mut fields, REQUEST_ID, &asked.request_id);
     }
     if exchange.direction() == Direction::Inbound {
-        // What the application says in our name is not ours.
-        fields.remove(ERROR);
         fields.insert(WIRE, WIRE_VERSION);
     }
     if !status.is_informational() {

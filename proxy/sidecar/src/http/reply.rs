@@ -11,7 +11,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-use super::headers::{ERROR, REQUEST_ID, UNPROCESSED};
+use super::headers::{ERROR, REQUEST_ID, UNPROCESSED, WIRE, WIRE_VERSION};
 use crate::listen::conn::Direction;
 use crate::upstream::call::Failure;
 
@@ -49,11 +49,18 @@ pub(super) async fn send(
     if exchange.direction() == Direction::Inbound && nothing_was_processed(exchange, failure.code) {
         header.insert_header(UNPROCESSED, "1")?;
     }
+    if exchange.direction() == Direction::Inbound {
+        header.insert_header(WIRE, WIRE_VERSION)?;
+    }
     if matches!(failure.code, ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::Draining) {
         header.insert_header(RETRY_AFTER, RETRY_AFTER_S)?;
         header.insert_header("retry-after-ms", RETRY_AFTER_S * 1_000)?;
     }
-    let connection = ready_for_another(session).await;
+    // Once a request was handed to an endpoint, pingora closes the connection after a failure.
+    let connection = match exchange.upload {
+        Some(_) => Connection::Closed,
+        None => ready_for_another(session).await,
+    };
     if connection == Connection::Closed {
         session.set_keepalive(None);
     }

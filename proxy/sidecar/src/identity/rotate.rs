@@ -27,6 +27,8 @@ use crate::telemetry::Telemetry;
 /// Share of a certificate's life after which it is renewed, and the jitter around it: Linkerd's 70 % with more room for failures.
 const RENEW_SHARE: f64 = 0.6;
 const RENEW_JITTER: f64 = 0.1;
+/// Even a certificate that is over already is not asked for more often.
+const RENEW_WAIT_MIN: Duration = Duration::from_millis(500);
 /// Waits between attempts: Linkerd's and Istio's range.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(150);
@@ -73,27 +75,25 @@ fn retry_after(failures: u32, draw: f64) -> Duration {
     bound.mul_f64(0.5 + draw / 2.0)
 }
 
-/// When a certificate begins and ends, since 1970.
+/// When a certificate ends, since 1970.
 #[derive(Clone, Copy, Debug)]
 struct Life {
-    not_before: Duration,
     not_after: Duration,
 }
 
 impl Life {
     fn of(leaf: &CertificateDer<'_>) -> anyhow::Result<Self> {
         let (_, certificate) = X509Certificate::from_der(leaf).context("the certificate cannot be read")?;
-        let validity = certificate.validity();
         let since = |time: x509_parser::time::ASN1Time| {
             Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
         };
-        Ok(Self { not_before: since(validity.not_before), not_after: since(validity.not_after) })
+        Ok(Self { not_after: since(certificate.validity().not_after) })
     }
 
+    /// Counted from now: authorities date certificates back, and clocks differ.
     fn until_renewal(self, now: Duration, draw: f64) -> Duration {
         let share = RENEW_SHARE + RENEW_JITTER * (2.0 * draw - 1.0);
-        let renewal = self.not_before + self.not_after.saturating_sub(self.not_before).mul_f64(share);
-        renewal.saturating_sub(now)
+        self.not_after.saturating_sub(now).mul_f64(share).max(RENEW_WAIT_MIN)
     }
 }
 
@@ -130,7 +130,14 @@ async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<(
     let key = PrivateKeyDer::try_from(key.serialize_der())
         .map_err(|error| anyhow::anyhow!("the new key cannot be used: {error}"))?;
     let key = provider().key_provider.load_private_key(key).context("the new key cannot be used")?;
-    Ok((Material { certificate: Some(Arc::new(CertifiedKey::new(chain, key))), trust }, life))
+    Ok((
+        Material {
+            certificate: Some(Arc::new(CertifiedKey::new(chain, key))),
+            not_after: life.not_after,
+            trust,
+        },
+        life,
+    ))
 }
 
 fn request_for(settings: &ProxySettings, key: &KeyPair) -> anyhow::Result<Vec<u8>> {
@@ -148,11 +155,11 @@ mod tests {
 
     #[test]
     fn renewal_comes_at_sixty_percent_give_or_take_a_tenth() {
-        let life = Life { not_before: Duration::from_secs(1_000), not_after: Duration::from_secs(2_000) };
+        let life = Life { not_after: Duration::from_secs(2_000) };
         let now = Duration::from_secs(1_000);
         let at = |draw| life.until_renewal(now, draw).as_secs_f64().round();
         assert_eq!([at(0.0), at(0.5), at(1.0)], [500.0, 600.0, 700.0]);
-        assert_eq!(life.until_renewal(Duration::from_secs(3_000), 0.5), Duration::ZERO);
+        assert_eq!(life.until_renewal(Duration::from_secs(3_000), 0.5), RENEW_WAIT_MIN);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! TLS 1.3 with our own certificate and our own check of the peer's, on both ends, over one cell that rotation swaps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -22,6 +23,8 @@ use crate::clock;
 pub struct Material {
     /// Leaf first. A client may have none, toward the control plane that is to give it one.
     pub certificate: Option<Arc<CertifiedKey>>,
+    /// When the certificate expires, since 1970.
+    pub not_after: Duration,
     /// Whom it believes.
     pub trust: Trust,
 }

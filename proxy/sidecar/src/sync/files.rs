@@ -6,7 +6,7 @@ use std::time::Duration;
 use notify::{RecursiveMode, Watcher};
 use penstock_model::Source as Document;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Sync;
 use crate::live::Source;
@@ -26,8 +26,11 @@ pub(super) async fn run(sync: Sync, path: PathBuf) {
     let mut last = None;
     loop {
         reload(&sync, &path, &mut last);
-        // A full channel already tells of a change; a closed one means polling.
-        if timeout(POLL, told.recv()).await.is_ok() {
+        let change = timeout(POLL, told.recv()).await;
+        if change == Ok(None) {
+            // Nobody watches.
+            sleep(POLL).await;
+        } else if change.is_ok() {
             let latest = Instant::now() + QUIET_MAX;
             while timeout_at(latest.min(Instant::now() + QUIET), told.recv())
                 .await

@@ -1,8 +1,10 @@
 //! One JSON object a line for each request. Never a body, never a credential.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Stdout, Write, stdout};
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write, stdout};
 use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use penstock_model::names::{BackendId, ParentId, RouteId};
@@ -136,49 +138,69 @@ struct Line<'a> {
     cached_tokens: Option<u64>,
 }
 
-/// Where lines go.
+/// Writes lines from a thread of its own: a log that cannot be written never holds up a request.
 #[derive(Debug)]
-pub enum AccessLogWriter {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    Stdout(Stdout),
-    /// A file.
-    File(BufWriter<File>),
+pub struct AccessLogWriter {
+    lines: Option<SyncSender<Vec<u8>>>,
+    thread: Option<JoinHandle<()>>,
 }
+
+/// Lines that may wait for the disk; more are dropped and counted.
+const LINES_MAX: usize = 8_192;
 
 impl AccessLogWriter {
     /// Opens what the settings name.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending.
+    /// When the file cannot be opened for appending, or no thread can be had.
     pub fn open(settings: &AccessLog) -> anyhow::Result<Self> {
-        Ok(match settings {
-            AccessLog::Off => Self::Off,
-            AccessLog::Stdout => Self::Stdout(stdout()),
+        let out: Box<dyn Write + Send> = match settings {
+            AccessLog::Off => return Ok(Self { lines: None, thread: None }),
+            AccessLog::Stdout => Box::new(stdout()),
             AccessLog::File(path) => {
                 let file = OpenOptions::new().create(true).append(true).open(path);
                 let file = file.map_err(|e| {
                     anyhow::anyhow!("the access log {} cannot be opened for appending: {e}", path.display())
                 })?;
-                Self::File(BufWriter::new(file))
+                Box::new(file)
             }
-        })
+        };
+        let (lines, taken) = sync_channel(LINES_MAX);
+        let thread =
+            thread::Builder::new().name("access-log".to_owned()).spawn(move || write(out, &taken))?;
+        Ok(Self { lines: Some(lines), thread: Some(thread) })
     }
 
-    /// Writes one line. A log that cannot be written never holds up a request.
-    pub fn write(&mut self, entry: &Entry<'_>) {
-        if matches!(self, Self::Off) {
-            return;
-        }
-        let Ok(mut line) = serde_json::to_vec(&Line::from(entry)) else { return };
+    /// Writes one line; false when it had to be dropped.
+    #[must_use]
+    pub fn write(&self, entry: &Entry<'_>) -> bool {
+        let Some(lines) = &self.lines else { return true };
+        let Ok(mut line) = serde_json::to_vec(&Line::from(entry)) else { return false };
         line.push(b'\n');
-        let written = match self {
-            Self::Off => Ok(()),
-            Self::Stdout(out) => out.write_all(&line),
-            Self::File(file) => file.write_all(&line).and_then(|()| file.flush()),
-        };
-        if let Err(error) = written {
+        lines.try_send(line).is_ok()
+    }
+}
+
+/// Whatever was taken is written before the process ends.
+impl Drop for AccessLogWriter {
+    fn drop(&mut self) {
+        drop(self.lines.take());
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has nothing more to write.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Many lines at once where they come fast, each at once where they do not.
+fn write(out: Box<dyn Write + Send>, taken: &Receiver<Vec<u8>>) {
+    let mut out = BufWriter::new(out);
+    while let Ok(line) = taken.recv() {
+        let mut written = out.write_all(&line);
+        while let Ok(line) = taken.try_recv() {
+            written = written.and_then(|()| out.write_all(&line));
+        }
+        if let Err(error) = written.and_then(|()| out.flush()) {
             tracing::debug!(%error, "the access log cannot be written");
         }
     }

@@ -11,6 +11,8 @@ use super::access_log::Entry;
 const LOWEST_US: u64 = 1;
 const HIGHEST_US: u64 = 3_600_000_000;
 const DIGITS: u8 = 3;
+/// Backends that get a row; a histogram takes some 200 KB, and peers name them.
+const BACKENDS_MAX: usize = 200;
 
 /// Histograms by direction and backend.
 #[derive(Debug, Default)]
@@ -81,9 +83,13 @@ impl Recorder {
         table: &'a mut BTreeMap<(&'static str, String), Self>,
         key: (&'static str, String),
     ) -> Option<&'a mut Self> {
+        let is_full = table.len() >= BACKENDS_MAX;
         match table.entry(key) {
             std::collections::btree_map::Entry::Occupied(found) => Some(found.into_mut()),
             std::collections::btree_map::Entry::Vacant(free) => {
+                if is_full {
+                    return None;
+                }
                 let histogram = || Histogram::new_with_bounds(LOWEST_US, HIGHEST_US, DIGITS).ok();
                 let recorder = Self {
                     first_token: histogram()?,

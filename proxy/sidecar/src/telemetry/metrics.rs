@@ -100,6 +100,8 @@ pub struct Metrics {
     pub body_held_bytes: IntGauge,
     /// Requests whose model was not known when a body limit was reached.
     pub body_overflows: IntCounterVec,
+    /// Lines of the access log that could not wait for the disk.
+    pub access_log_dropped: IntCounter,
     /// Hooks that panicked; each loses one request.
     pub panics: IntCounter,
     /// Resources held, by type.
@@ -238,6 +240,8 @@ impl Metrics {
                 "Requests whose model was not known when a body limit was reached.",
                 &["limit", "action"],
             )?,
+            access_log_dropped: declare
+                .counter("penstock_access_log_dropped_total", "Lines that could not wait for the disk.")?,
             panics: declare.counter("penstock_panics_total", "Requests lost to a defect.")?,
             xds_resources: declare.int_gauges("penstock_xds_resources", "Resources held.", &["type"])?,
             xds_updates: declare.counters(
@@ -303,7 +307,11 @@ impl Metrics {
         };
         let status = entry.status.to_string();
         let class = if entry.status == 0 { "none".to_owned() } else { format!("{}xx", entry.status / 100) };
-        let grpc_status = entry.grpc_status.map(|code| code.to_string()).unwrap_or_default();
+        let grpc_status = match entry.grpc_status {
+            None => String::new(),
+            Some(code @ 0..=16) => code.to_string(),
+            Some(_) => "other".to_owned(), // an application may send any number
+        };
         let error = entry.error.unwrap_or_default();
         self.requests
             .with_label_values(&with(&[&class, &status, &grpc_status, entry.classification, error]))

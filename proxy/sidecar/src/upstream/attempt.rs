@@ -3,11 +3,9 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{RecvStream, SendStream};
+use h2::RecvStream;
 use http::{HeaderMap, Request, Response, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -15,7 +13,7 @@ use hyper::client::conn::http1;
 use penstock_policy::retry::{Fault, Kind, Sent, Side};
 
 use super::pool::{Carrier, ConnectError, Lease, Place, Pool, Single, Terms, Used};
-use super::upload::{Next, Turn, Upload, UploadBody};
+use super::upload::{Feeding, Upload, UploadBody};
 
 /// What is sent: everything but the body.
 #[derive(Clone, Debug)]
@@ -45,7 +43,7 @@ pub enum Answer {
     /// Over HTTP/2.
     Http2 {
         /// What is still being sent.
-        sending: Sending,
+        sending: Feeding,
         /// What is being received.
         receiving: RecvStream,
         /// The place on the connection.
@@ -100,20 +98,14 @@ async fn over_http2(
     let ends = upload.is_whole();
     let (mut answer, stream) =
         sender.send_request(request, ends).map_err(|error| Failed::http2(&error, Sent::Nothing))?;
-    let mut sending =
-        Sending { stream, upload: Arc::clone(upload), turn: upload.turn(), chunk: Bytes::new(), done: ends };
-    let response = poll_fn(|context| sending.poll_beside(context, |context| poll(&mut answer, context)))
-        .await
-        .map_err(|error| Failed::http2(&error, Sent::Something))?;
+    let sending = upload.feed(stream);
+    let response = poll_fn(|context| {
+        sending.poll(context);
+        Pin::new(&mut answer).poll(context)
+    });
+    let response = response.await.map_err(|error| Failed::http2(&error, Sent::Something))?;
     let (parts, receiving) = response.into_parts();
     Ok((Response::from_parts(parts, ()), Answer::Http2 { sending, receiving, lease }))
-}
-
-fn poll(
-    answer: &mut ResponseFuture,
-    context: &mut Context<'_>,
-) -> Poll<Result<Response<RecvStream>, h2::Error>> {
-    Pin::new(answer).poll(context)
 }
 
 async fn over_http1(
@@ -151,8 +143,10 @@ impl Answer {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failed> {
         match self {
             Self::Http2 { sending, receiving, .. } => {
-                let chunk =
-                    poll_fn(|context| sending.poll_beside(context, |context| receiving.poll_data(context)));
+                let chunk = poll_fn(|context| {
+                    sending.poll(context);
+                    receiving.poll_data(context)
+                });
                 let chunk =
                     chunk.await.transpose().map_err(|error| Failed::http2(&error, Sent::Something))?;
                 if let Some(bytes) = &chunk {
@@ -186,9 +180,11 @@ impl Answer {
     pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failed> {
         match self {
             Self::Http2 { sending, receiving, .. } => {
-                poll_fn(|context| sending.poll_beside(context, |context| receiving.poll_trailers(context)))
-                    .await
-                    .map_err(|error| Failed::http2(&error, Sent::Something))
+                let trailers = poll_fn(|context| {
+                    sending.poll(context);
+                    receiving.poll_trailers(context)
+                });
+                trailers.await.map_err(|error| Failed::http2(&error, Sent::Something))
             }
             Self::Http1 { trailers, .. } => Ok(trailers.take()),
         }
@@ -207,62 +203,6 @@ impl Answer {
         match self {
             Self::Http1 { sender, ended: true, .. } if upload.is_whole() => pool.keep(place, sender),
             Self::Http1 { .. } | Self::Http2 { .. } => {}
-        }
-    }
-}
-
-/// The upload on its way into an HTTP/2 stream.
-#[derive(Debug)]
-pub struct Sending {
-    stream: SendStream<Bytes>,
-    upload: Arc<Upload>,
-    turn: Turn,
-    chunk: Bytes,
-    done: bool,
-}
-
-impl Sending {
-    /// Sends what can be sent, then polls for what is to be received.
-    fn poll_beside<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        receive: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        if !self.done && self.poll_send(context).is_ready() {
-            self.done = true;
-        }
-        receive(context)
-    }
-
-    /// Ready when there is nothing more to send, or nobody to send it to: the answer will tell why.
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.chunk.is_empty() {
-                match ready!(self.upload.poll_next(self.turn, context)) {
-                    Next::Chunk(chunk) => self.chunk = chunk,
-                    Next::End => {
-                        // Fails when the peer has reset the stream, which the answer tells too.
-                        drop(self.stream.send_data(Bytes::new(), true));
-                        return Poll::Ready(());
-                    }
-                    // Left open: the peer has ended the stream, or resets it.
-                    Next::Unwanted => return Poll::Ready(()),
-                    Next::Aborted => {
-                        self.stream.send_reset(h2::Reason::CANCEL);
-                        return Poll::Ready(());
-                    }
-                }
-            }
-            self.stream.reserve_capacity(self.chunk.len());
-            let room = match ready!(self.stream.poll_capacity(context)) {
-                Some(Ok(room)) => room.min(self.chunk.len()),
-                Some(Err(_)) | None => return Poll::Ready(()),
-            };
-            let part = self.chunk.split_to(room);
-            let ends = self.chunk.is_empty() && self.upload.is_whole();
-            if self.stream.send_data(part, ends).is_err() || ends {
-                return Poll::Ready(());
-            }
         }
     }
 }

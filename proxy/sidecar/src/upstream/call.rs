@@ -84,9 +84,9 @@ impl Trail {
         state.attempts += 1;
     }
 
-    /// It has failed for good.
+    /// It has failed for good. The first reason counts: others follow from it.
     pub fn fail(&self, failure: Failure) {
-        self.state.lock().failure = Some(failure);
+        self.state.lock().failure.get_or_insert(failure);
     }
 
     /// The application has seen nothing of the request.

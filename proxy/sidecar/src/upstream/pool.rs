@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use penstock_model::units::Moment;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -202,15 +203,18 @@ impl Pool {
         if let Some(lease) = shelf.room(terms.streams_max) {
             return Ok(lease);
         }
-        let _turn = shelf.dialling.lock().await;
-        if let Some(lease) = shelf.room(terms.streams_max) {
-            return Ok(lease);
-        }
-        let connected = timeout(terms.connect_timeout, self.connect_http2(place));
-        let sender = connected.await.unwrap_or_else(|_| Err(timed_out(place, terms)))?;
-        let shared = Arc::new(Shared { sender, streams: AtomicU32::new(1) });
-        shelf.open.lock().push(Arc::clone(&shared));
-        Ok(Lease(shared))
+        // The wait for another's dial counts: behind a dead endpoint nobody waits longer than for a dial of his own.
+        let leased = timeout(terms.connect_timeout, async {
+            let _turn = shelf.dialling.lock().await;
+            if let Some(lease) = shelf.room(terms.streams_max) {
+                return Ok(lease);
+            }
+            let sender = self.connect_http2(place).await?;
+            let shared = Arc::new(Shared { sender, streams: AtomicU32::new(1) });
+            shelf.open.lock().push(Arc::clone(&shared));
+            Ok(Lease(shared))
+        });
+        leased.await.unwrap_or_else(|_| Err(timed_out(place, terms)))
     }
 
     /// Removes a connection that has turned out to be closing.
@@ -264,7 +268,7 @@ impl Pool {
             Carrier::Mesh => self.secure(place, wire).await?,
             Carrier::H2c | Carrier::Http1 => wire,
         };
-        let (sender, connection) = h2::client::Builder::new()
+        let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
@@ -272,7 +276,17 @@ impl Pool {
             .handshake(wire)
             .await
             .map_err(|source| ConnectError::Handshake { address, source: source.into() })?;
-        self.tasks.spawn("http2 connection", drive(connection, address));
+        let pings = connection.ping_pong();
+        let (silent, told) = oneshot::channel();
+        self.tasks.spawn("http2 connection", drive(connection, told, address));
+        if let Some(mut pings) = pings {
+            if place.carrier == Carrier::Mesh {
+                // In TLS 1.3 the peer judges our certificate after our own handshake is over: one answer says that it has.
+                let answered = pings.ping(h2::Ping::opaque()).await;
+                answered.map_err(|source| ConnectError::Handshake { address, source: source.into() })?;
+            }
+            self.tasks.spawn("http2 pings", keep_pinging(pings, silent));
+        }
         Ok(sender)
     }
 
@@ -343,23 +357,35 @@ fn timed_out(place: &Place, terms: Terms) -> ConnectError {
     ConnectError::Timeout { address: place.address, limit: terms.connect_timeout }
 }
 
-/// Runs a connection until it ends or its peer stops answering pings.
-async fn drive(mut connection: h2::client::Connection<Box<dyn Wire>, Bytes>, address: SocketAddr) {
-    let pings = connection.ping_pong();
-    let silent = async {
-        let Some(mut pings) = pings else { return std::future::pending().await };
-        loop {
-            sleep(PING_INTERVAL).await;
-            let answered = timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await;
-            if !matches!(answered, Ok(Ok(_))) {
+/// Runs a connection until it ends or its peer is told to be silent.
+async fn drive(
+    connection: h2::client::Connection<Box<dyn Wire>, Bytes>,
+    silent: oneshot::Receiver<()>,
+    address: SocketAddr,
+) {
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%address, %error, "connection to the endpoint ended");
+        },
+        Ok(()) = silent => tracing::warn!(%address, "no answer to a ping, the connection is dropped"),
+    }
+}
+
+/// Tells when the peer stops answering; ends with the connection.
+async fn keep_pinging(mut pings: h2::PingPong, mut silent: oneshot::Sender<()>) {
+    loop {
+        tokio::select! {
+            () = sleep(PING_INTERVAL) => {}
+            () = silent.closed() => return,
+        }
+        match timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                // Nobody listens when the connection has just ended.
+                let _told = silent.send(());
                 return;
             }
         }
-    };
-    tokio::select! {
-        ended = connection => if let Err(error) = ended {
-            tracing::debug!(%address, %error, "connection to the sidecar ended");
-        },
-        () = silent => tracing::warn!(%address, "no answer to a ping, the connection is dropped"),
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::Stream;
 use http::HeaderMap;
 use parking_lot::Mutex;
+use penstock_dialect::reply::ErrorCode;
 use pingora_core::connectors::http::custom::{Connection, Connector};
 use pingora_core::protocols::http::custom::client::Session;
 use pingora_core::protocols::http::custom::{BodyWrite, CustomMessageWrite};
@@ -17,12 +18,14 @@ use pingora_core::protocols::{Digest, UniqueIDType};
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
+use tokio::time::timeout;
 
 use super::attempt::Head;
 use super::call::{Call, Failure, Trail};
 use super::pool::Pool;
 use super::session::{Chunk, LogicalRequest};
 use super::upload::Upload;
+use crate::http::prepare::STALL_MAX;
 use crate::telemetry::Telemetry;
 
 /// Carries a [`Call`] and its head from the hooks to the session, in the request's extensions.
@@ -182,7 +185,8 @@ impl Session for MeshSession {
     }
 
     fn take_request_body_writer(&mut self) -> Option<Box<dyn BodyWrite>> {
-        self.upload.take().map(|upload| Box::new(Writer(upload)) as Box<dyn BodyWrite>)
+        let (upload, trail) = (self.upload.take()?, Arc::clone(self.trail.as_ref()?));
+        Some(Box::new(Writer { upload, trail }))
     }
 
     async fn shutdown(&mut self, _code: u32, _reason: &str) {
@@ -247,18 +251,32 @@ impl Session for MeshSession {
 }
 
 /// The client's half of the body.
-struct Writer(Arc<Upload>);
+struct Writer {
+    upload: Arc<Upload>,
+    trail: Arc<Trail>,
+}
 
 #[async_trait::async_trait]
 impl BodyWrite for Writer {
     async fn write_all_buf(&mut self, bytes: &mut Bytes) -> Result<()> {
-        self.0.push(bytes.split_to(bytes.len()));
-        poll_fn(|context| self.0.poll_room(context)).await;
-        Ok(())
+        self.upload.push(bytes.split_to(bytes.len()));
+        loop {
+            let taken = self.upload.taken();
+            let room = timeout(STALL_MAX, poll_fn(|context| self.upload.poll_room(context))).await;
+            if room.is_ok() {
+                return Ok(());
+            }
+            if self.upload.taken() == taken {
+                let message = "the endpoint took nothing of the request body for 60 s";
+                self.trail.fail(Failure::new(ErrorCode::Deadline, message));
+                self.upload.abort();
+                return Error::e_explain(ErrorType::WriteTimedout, message);
+            }
+        }
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.0.finish();
+        self.upload.finish();
         Ok(())
     }
 

@@ -84,7 +84,7 @@ impl LogicalRequest {
             let head = self.head_for(ticket.as_ref(), retries + 1);
             let sent = attempt::attempt(&self.pool, &place, terms, &head, &self.call.upload);
             let failed = match bounded(deadline, sent).await {
-                Ok(Ok((response, answer))) if !is_unprocessed(&response) => {
+                Ok(Ok((response, answer))) if !is_unprocessed(&response, &place) => {
                     self.running = Some(Running { answer, place, deadline, _ticket: ticket });
                     return Ok(self.accept(response));
                 }
@@ -245,7 +245,14 @@ impl LogicalRequest {
     }
 
     /// An answer is passed on: there will be no other attempt.
-    fn accept(&mut self, response: Response<()>) -> Response<()> {
+    fn accept(&mut self, mut response: Response<()>) -> Response<()> {
+        let is_from_sidecar =
+            self.running.as_ref().is_some_and(|running| running.place.carrier == Carrier::Mesh);
+        if !is_from_sidecar {
+            for name in headers::ours(response.headers()) {
+                response.headers_mut().remove(name);
+            }
+        }
         if response.status().as_u16() >= 400 || self.has_ended() {
             self.call.upload.sink_unless_whole();
         } else {
@@ -298,8 +305,9 @@ fn busy() -> Fault {
     Fault { side: Side::Upstream, kind: Kind::Busy, sent: Sent::Something }
 }
 
-fn is_unprocessed(response: &Response<()>) -> bool {
-    response.headers().contains_key(UNPROCESSED)
+/// Only another sidecar is believed.
+fn is_unprocessed(response: &Response<()>, place: &Place) -> bool {
+    place.carrier == Carrier::Mesh && response.headers().contains_key(UNPROCESSED)
 }
 
 fn earlier(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {

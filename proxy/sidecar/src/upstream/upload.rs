@@ -1,21 +1,24 @@
 //! The request body between the client's half of a request and the half that talks to an endpoint.
 //!
-//! The client's half pushes and waits for room; the endpoint's half takes, at its own pace. Neither blocks the other beyond the window,
-//! so that a client that leaves is noticed while we connect. What was sent is kept for a second attempt while it is small enough
-//! and memory is granted. Once an endpoint has refused, the body becomes a sink: what the client still sends is thrown away.
+//! The client's half pushes and waits for room; the endpoint's half takes, at its own pace. While the client's half waits, pingora
+//! neither passes answers on nor sees the client leave, so the window is wide: as wide as a held body, as long as the global budget
+//! grants the memory. What was sent is kept for a second attempt while it is small enough and memory is granted. Once an endpoint has refused, the body becomes a sink: what the client still sends is thrown away.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use h2::SendStream;
 use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
-/// Bytes that may wait unsent before the client is slowed down.
-const WINDOW_BYTES: usize = 256 << 10;
+/// Bytes that may wait unsent before the client is slowed down, when the budget is used up.
+const WINDOW_BYTES_MIN: usize = 256 << 10;
+/// … and when it is not: the longest body that is held for its model.
+const WINDOW_BYTES_MAX: usize = 16 << 20;
 /// Most bytes kept for a second attempt. Peers keep 64 KiB, which long prompts exceed.
 const REPLAY_BYTES_MAX: usize = 4 << 20;
 
@@ -65,15 +68,17 @@ impl Held {
         granted
     }
 
-    fn release(&mut self) {
-        self.budget.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = 0;
+    /// Gives back all but `bytes`.
+    fn shrink_to(&mut self, bytes: usize) {
+        let kept = self.bytes.min(bytes as u64);
+        self.budget.held_bytes.fetch_sub(self.bytes - kept, Ordering::Relaxed);
+        self.bytes = kept;
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.release();
+        self.shrink_to(0);
     }
 }
 
@@ -81,6 +86,15 @@ impl Drop for Held {
 #[derive(Debug)]
 pub struct Upload {
     state: Mutex<State>,
+    /// The HTTP/2 stream that it goes into; for HTTP/1.1 the connection takes it by itself.
+    http2: Mutex<Option<Http2>>,
+}
+
+#[derive(Debug)]
+struct Http2 {
+    stream: SendStream<Bytes>,
+    turn: Turn,
+    chunk: Bytes,
 }
 
 #[derive(Debug)]
@@ -89,8 +103,11 @@ struct State {
     /// Chunks before this one were sent by the current attempt.
     next: usize,
     unsent_bytes: usize,
-    kept_bytes: usize,
+    /// Sum of `chunks`, of which `held` is accounted.
+    memory_bytes: usize,
     held: Held,
+    /// Grows with every chunk taken, so that a stall can be told from slowness.
+    taken: u64,
     replay: Replay,
     turn: u32,
     ended: bool,
@@ -122,6 +139,65 @@ enum Fate {
 #[derive(Clone, Copy, Debug)]
 pub struct Turn(u32);
 
+impl Turn {
+    /// Takes nothing any more.
+    const OVER: Self = Self(u32::MAX);
+}
+
+/// Lets go of the HTTP/2 stream with the attempt that it belongs to.
+#[derive(Debug)]
+pub struct Feeding(Arc<Upload>);
+
+impl Feeding {
+    /// Sends what can be sent.
+    pub fn poll(&self, context: &mut Context<'_>) {
+        self.0.poll_http2(context);
+    }
+}
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        *self.0.http2.lock() = None;
+    }
+}
+
+impl Http2 {
+    /// Ready when there is nothing more to send, or nobody to send it to: the answer will tell why.
+    fn poll(&mut self, upload: &Upload, context: &mut Context<'_>) -> Poll<()> {
+        if self.turn.0 == Turn::OVER.0 {
+            return Poll::Pending;
+        }
+        loop {
+            if self.chunk.is_empty() {
+                match ready!(upload.poll_next(self.turn, context)) {
+                    Next::Chunk(chunk) => self.chunk = chunk,
+                    Next::End => {
+                        // Fails when the peer has reset the stream, which the answer tells too.
+                        drop(self.stream.send_data(Bytes::new(), true));
+                        return Poll::Ready(());
+                    }
+                    // Left open: the peer has ended the stream, or resets it.
+                    Next::Unwanted => return Poll::Ready(()),
+                    Next::Aborted => {
+                        self.stream.send_reset(h2::Reason::CANCEL);
+                        return Poll::Ready(());
+                    }
+                }
+            }
+            self.stream.reserve_capacity(self.chunk.len());
+            let room = match ready!(self.stream.poll_capacity(context)) {
+                Some(Ok(room)) => room.min(self.chunk.len()),
+                Some(Err(_)) | None => return Poll::Ready(()),
+            };
+            let part = self.chunk.split_to(room);
+            let ends = self.chunk.is_empty() && upload.is_whole();
+            if self.stream.send_data(part, ends).is_err() || ends {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
 /// What an attempt gets of the body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
@@ -146,11 +222,12 @@ impl Upload {
         let unsent_bytes = chunks.iter().map(Bytes::len).sum();
         Arc::new(Self {
             state: Mutex::new(State {
-                kept_bytes: unsent_bytes,
+                memory_bytes: unsent_bytes,
                 chunks,
                 next: 0,
                 unsent_bytes,
                 held,
+                taken: 0,
                 replay: Replay::Whole,
                 turn: 0,
                 ended,
@@ -158,7 +235,24 @@ impl Upload {
                 wants_room: None,
                 wants_chunk: None,
             }),
+            http2: Mutex::new(None),
         })
+    }
+
+    /// Sends it into an HTTP/2 stream from now on, as far as it is polled, until the answer is dropped.
+    pub fn feed(self: &Arc<Self>, stream: SendStream<Bytes>) -> Feeding {
+        *self.http2.lock() = Some(Http2 { stream, turn: self.turn(), chunk: Bytes::new() });
+        Feeding(Arc::clone(self))
+    }
+
+    /// Sends what can be sent into the HTTP/2 stream, if there is one.
+    pub fn poll_http2(&self, context: &mut Context<'_>) {
+        let mut http2 = self.http2.lock();
+        let Some(sending) = http2.as_mut() else { return };
+        if sending.poll(self, context).is_ready() {
+            // Nothing more to send. The handle is kept: dropping it early would count as giving the stream up.
+            sending.turn = Turn::OVER;
+        }
     }
 
     /// Adds a chunk from the client.
@@ -168,13 +262,12 @@ impl Upload {
             return;
         }
         state.unsent_bytes += chunk.len();
-        if state.replay == Replay::Whole {
-            state.kept_bytes += chunk.len();
-            if state.kept_bytes > REPLAY_BYTES_MAX || !state.held.grow(chunk.len()) {
-                state.forget_sent();
-            }
-        }
+        state.memory_bytes += chunk.len();
+        let granted = state.held.grow(chunk.len());
         state.chunks.push_back(chunk);
+        if !granted || state.memory_bytes > REPLAY_BYTES_MAX {
+            state.forget_sent();
+        }
         state.wake_taker();
     }
 
@@ -185,10 +278,11 @@ impl Upload {
         state.wake_taker();
     }
 
-    /// Ready when the client may send more.
-    pub fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+    /// Ready when the client may send more. Sends meanwhile: the other half may be waiting for this one.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_http2(context);
         let mut state = self.state.lock();
-        if state.fate != Fate::Wanted || state.unsent_bytes <= WINDOW_BYTES {
+        if state.fate != Fate::Wanted || state.has_room() {
             return Poll::Ready(());
         }
         state.wants_room = Some(context.waker().clone());
@@ -220,15 +314,24 @@ impl Upload {
             return Poll::Pending;
         };
         state.unsent_bytes -= chunk.len();
+        state.taken += 1;
         if state.replay == Replay::Whole {
             state.next += 1;
         } else {
             state.chunks.pop_front();
+            state.memory_bytes -= chunk.len();
+            let memory_bytes = state.memory_bytes;
+            state.held.shrink_to(memory_bytes);
         }
-        if state.unsent_bytes <= WINDOW_BYTES {
+        if state.has_room() {
             state.wake_pusher();
         }
         Poll::Ready(Next::Chunk(chunk))
+    }
+
+    /// How many chunks were taken so far.
+    pub fn taken(&self) -> u64 {
+        self.state.lock().taken
     }
 
     /// The client has sent everything and the endpoint was handed all of it.
@@ -277,7 +380,8 @@ impl State {
         self.chunks.clear();
         self.next = 0;
         self.unsent_bytes = 0;
-        self.held.release();
+        self.memory_bytes = 0;
+        self.held.shrink_to(0);
         self.wake_pusher();
         self.wake_taker();
     }
@@ -286,7 +390,13 @@ impl State {
         self.replay = Replay::Gone;
         self.chunks.drain(..self.next);
         self.next = 0;
-        self.held.release();
+        self.memory_bytes = self.unsent_bytes;
+        self.held.shrink_to(self.memory_bytes);
+    }
+
+    fn has_room(&self) -> bool {
+        let is_accounted = self.held.bytes >= self.memory_bytes as u64;
+        self.unsent_bytes <= if is_accounted { WINDOW_BYTES_MAX } else { WINDOW_BYTES_MIN }
     }
 
     fn wake_taker(&mut self) {
@@ -395,7 +505,7 @@ mod tests {
     async fn without_budget_the_body_flows_but_is_not_kept() {
         let (budget, upload) = upload(4, &["held"]);
         upload.push(Bytes::from_static(b"more"));
-        assert_eq!(budget.held_bytes(), 0);
+        assert_eq!(budget.held_bytes(), 4, "no more than the budget");
         assert_eq!(take(&upload).await, chunk("held"));
         assert!(!upload.rewind());
         assert_eq!(take(&upload).await, chunk("more"));
@@ -403,15 +513,32 @@ mod tests {
 
     #[tokio::test]
     async fn the_client_waits_only_past_the_window_and_never_for_a_sink() {
-        let (_, upload) = upload(0, &[]);
-        upload.push(Bytes::from(vec![0; WINDOW_BYTES]));
-        poll_fn(|cx| upload.poll_room(cx)).await;
-        upload.push(Bytes::from_static(b"x"));
-        let waits = poll_fn(|cx| Poll::Ready(upload.poll_room(cx).is_pending())).await;
-        assert!(waits);
-        upload.sink_unless_whole();
-        poll_fn(|cx| upload.poll_room(cx)).await;
-        upload.push(Bytes::from_static(b"ignored"));
-        assert_eq!(take(&upload).await, Next::Unwanted);
+        for (budget_bytes, window_bytes) in [(0, WINDOW_BYTES_MIN), (1 << 30, WINDOW_BYTES_MAX)] {
+            let (_, upload) = upload(budget_bytes, &[]);
+            upload.push(Bytes::from(vec![0; window_bytes]));
+            poll_fn(|cx| upload.poll_room(cx)).await;
+            upload.push(Bytes::from_static(b"x"));
+            let waits = poll_fn(|cx| Poll::Ready(upload.poll_room(cx).is_pending())).await;
+            assert!(waits, "{budget_bytes}");
+            upload.sink_unless_whole();
+            poll_fn(|cx| upload.poll_room(cx)).await;
+            upload.push(Bytes::from_static(b"ignored"));
+            assert_eq!(take(&upload).await, Next::Unwanted);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_in_memory_is_accounted_until_it_is_sent() {
+        let (budget, upload) = upload(100 << 20, &[]);
+        let megabyte = || Bytes::from(vec![0; 1 << 20]);
+        for _ in 0..6 {
+            upload.push(megabyte());
+        }
+        assert_eq!(budget.held_bytes(), 6 << 20);
+        assert!(matches!(take(&upload).await, Next::Chunk(_)));
+        assert_eq!(budget.held_bytes(), 5 << 20, "too long to be kept for another attempt");
+        assert!(!upload.rewind());
+        drop(upload);
+        assert_eq!(budget.held_bytes(), 0);
     }
 }
