@@ -204,7 +204,7 @@ async fn while_its_body_is_held_until_the_model_is_known() {
         all_is_closed(&id, &[&web]).await;
         assert_eq!(web.logged(&id).await["endpoint"], Value::Null);
     }
-    assert_eq!(served.sidecar.access_log().len(), 0, "nothing was sent anywhere");
+    assert_eq!(served.sidecar.access_log().await.len(), 0, "nothing was sent anywhere");
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn a_caller_s_sidecar_finishes_its_streams_and_takes_nothing_new() {
         let whole = begun + &String::from_utf8_lossy(&rest);
         assert!(whole.ends_with("data: [DONE]\n\n"), "{version}");
         assert_eq!(web.program.ended().await.code(), Some(0), "{version} {name}");
-        let last = web.access_log().into_iter().find(|line| line["streaming"] == true).unwrap();
+        let last = web.logged_so_far().into_iter().find(|line| line["streaming"] == true).unwrap();
         assert_eq!(last["classification"], "success");
     }
 }

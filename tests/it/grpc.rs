@@ -35,7 +35,7 @@ async fn grpcio_works_as_it_does_without_a_mesh() {
         assert_eq!(refused["grpc_status"], 9, "{refused:#}");
         assert_eq!(sidecar.metrics().await.sum("penstock_requests_total", &[("grpc_status", "15")]), 1.0);
     }
-    let before = (web.access_log().len(), echo.access_log().len());
+    let before = (web.access_log().await.len(), echo.access_log().await.len());
 
     // An endpoint without a sidecar is reached with HTTP/2 as well, and our own errors are gRPC's: a 404 is UNIMPLEMENTED there.
     let mut connection = web.connect(Version::Http2).await;
@@ -54,5 +54,5 @@ async fn grpcio_works_as_it_does_without_a_mesh() {
         let found = head.or(last).expect("a status");
         assert_eq!(found, status, "{authority}");
     }
-    assert_eq!((web.access_log().len(), echo.access_log().len()), (before.0 + 2, before.1));
+    assert_eq!((web.access_log().await.len(), echo.access_log().await.len()), (before.0 + 2, before.1));
 }

@@ -86,7 +86,7 @@ async fn a_caller_with_a_defective_certificate_is_refused_for_that_reason() {
     let own = application.address.to_string();
     let request = connection.request_to("echo", "GET", "/").header("x-penstock-target", own);
     assert_eq!(connection.ask(request.body(empty()).unwrap()).await.status, 200);
-    assert_eq!(echo.access_log()[0]["peer"], WEB);
+    assert_eq!(echo.access_log().await[0]["peer"], WEB);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ async fn the_official_sdk_works_as_it_does_without_a_mesh() {
     python.run("openai_sdk.py", &[&base, "penstock-small", &engine]).await;
     web.idle().await;
     chat.sidecar.idle().await;
-    let log = web.access_log();
+    let log = web.access_log().await;
     let left: Vec<_> = log.iter().filter(|line| line["classification"] == "cancelled").collect();
     assert_eq!(left.len(), 1, "the one that left: {left:#?}");
     assert!(log.iter().all(|line| line["classification"] != "failure"), "{log:#?}");

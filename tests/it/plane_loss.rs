@@ -239,7 +239,7 @@ async fn a_sidecar_is_ready_only_with_the_whole_of_its_first_snapshot() {
     let (a, _b, web) = two_engines(&mesh).await;
     let rules = json!([{"name": "all", "backendRefs": [reference("chat")]}]);
     // Wide enough that the parts of a snapshot do not all arrive in the same moment.
-    let many: Vec<Endpoint> = (0..3_000u16)
+    let many: Vec<Endpoint> = (0..9_000u16)
         .map(|number| {
             let [high, low] = number.to_be_bytes();
             Endpoint { address: ([10, 0, high, low], 8_000).into(), sidecar: None }

@@ -191,6 +191,6 @@ async fn an_answer_may_begin_before_its_request_has_ended() {
         let rest = within("the end", body.collect()).await.unwrap().to_bytes();
         assert!(rest.is_empty(), "{version}: {rest:?}");
     }
-    let log = wire.web.access_log();
+    let log = wire.web.access_log().await;
     assert!(log.iter().all(|line| line["classification"] == json!("success")), "{log:#?}");
 }

@@ -107,17 +107,32 @@ impl Sidecar {
         self.metric_is("penstock_inflight_requests", &[], 0.0).await;
     }
 
-    /// Every request that has ended, oldest first.
-    pub fn access_log(&self) -> Vec<Value> {
+    /// Every request that has ended, oldest first. Lines are written beside the requests: this waits for those that are counted.
+    pub async fn access_log(&self) -> Vec<Value> {
+        let ended = self.metrics().await.sum("penstock_requests_total", &[]);
+        eventually(&format!("{} logs its {ended} requests", self.name), async || {
+            let log = self.logged_so_far();
+            if log.len() as f64 >= ended { Ok(log) } else { Err(format!("{} lines", log.len())) }
+        })
+        .await
+    }
+
+    /// The lines that are there.
+    ///
+    /// # Panics
+    /// When one is not JSON.
+    pub fn logged_so_far(&self) -> Vec<Value> {
         let path = self.dir.join(format!("{}.access.log", self.name));
         let text = std::fs::read_to_string(path).expect("an access log");
-        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+        // The last line may be under way.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 
     /// Waits for the request that carried this id.
     pub async fn logged(&self, request_id: &str) -> Value {
         eventually(&format!("{} logs the request {request_id}", self.name), async || {
-            let log = self.access_log();
+            let log = self.logged_so_far();
             let found = log.iter().find(|line| line["request_id"] == request_id).cloned();
             found.ok_or_else(|| format!("{log:?}"))
         })

@@ -150,3 +150,47 @@ async fn an_early_answer_arrives_whole_while_the_upload_is_running() {
     drop(stream);
     sidecar.stop().await;
 }
+
+#[tokio::test]
+async fn an_error_after_our_own_100_continue_is_still_told() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let sidecar = Sidecar::before(nobody).await;
+    let mut stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    let request = "POST /up HTTP/1.1\r\nhost: app\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 100 "));
+    stream.write_all(b"hi").await.unwrap();
+    let answer = head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("x-penstock-error: connect"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn request_trailers_are_refused_and_cost_one_request() {
+    let application = application(|mut stream| async move {
+        while head(&mut stream).await.starts_with("GET /") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+    })
+    .await;
+    let sidecar = Sidecar::before(application).await;
+    let stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "ends with the connection")]
+    let driver = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let post = http::Request::post("http://app/up").body(()).unwrap();
+    let (answer, mut body) = client.send_request(post, false).unwrap();
+    body.send_data("some".into(), false).unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-checksum", "1".parse().unwrap());
+    body.send_trailers(trailers).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 400);
+    let get = http::Request::get("http://app/").body(()).unwrap();
+    let (answer, _) = client.send_request(get, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200, "the connection and the sidecar go on");
+    drop((client, body));
+    sidecar.stop().await;
+    driver.abort();
+}

@@ -316,8 +316,13 @@ impl Exchange {
             (true, Some(status)) => Grpc::Status(status),
             (true, None) => Grpc::Missing,
         };
-        let told_error = answered.meter.as_ref().is_some_and(|meter| meter.reading().ending == Told::Error);
-        let ending = if told_error && ending == Ending::Complete { Ending::Broken } else { ending };
+        let told = answered.meter.as_ref().map(|meter| meter.reading().ending);
+        let ending = match (ending, told) {
+            (Ending::Complete, Some(Told::Error)) => Ending::Broken,
+            // Some clients close as soon as they have read the end mark, before the last empty chunk.
+            (Ending::CallerLeft, Some(Told::Done)) => Ending::Complete,
+            (ending, _) => ending,
+        };
         let answer = (answered.status != 0).then_some(Answer {
             status: answered.status,
             grpc,

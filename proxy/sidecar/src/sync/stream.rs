@@ -73,7 +73,8 @@ async fn converse(sync: &Sync, state: &mut ClientState, control: &Control) -> an
     let bearer = MetadataValue::try_from(format!("Bearer {}", control.token()?))
         .context("the join token holds characters that cannot be sent")?;
     request.metadata_mut().insert("authorization", bearer);
-    act(sync, state.connected(clock::now()), &send).await?;
+    let subscriptions = state.connected(clock::now());
+    act(sync, state, subscriptions, &send).await?;
     let responses = client.delta_aggregated_resources(request).await;
     let mut responses = responses.map_err(|status| refused(&status))?.into_inner();
     sync.telemetry.metrics.xds_connected.set(1);
@@ -94,7 +95,7 @@ async fn converse(sync: &Sync, state: &mut ClientState, control: &Control) -> an
             },
             () = due => state.timer(clock::now()),
         };
-        act(sync, actions, &send).await?;
+        act(sync, state, actions, &send).await?;
         tell(sync, state);
     }
 }
@@ -119,13 +120,16 @@ fn receive(sync: &Sync, state: &mut ClientState, response: DeltaDiscoveryRespons
 
 async fn act(
     sync: &Sync,
+    state: &ClientState,
     actions: Vec<ClientAction>,
     send: &mpsc::Sender<DeltaDiscoveryRequest>,
 ) -> anyhow::Result<()> {
     for action in actions {
         match action {
             ClientAction::Send(request) => send.send(*request).await.context("the push stream is closed")?,
-            ClientAction::Publish(parts) => sync.publish(&parts, Source::Push),
+            // Until every type has been answered, what is held is a part: what is in use stays, and the sidecar is not ready.
+            ClientAction::Publish(parts) if state.is_settled() => sync.publish(&parts, Source::Push),
+            ClientAction::Publish(_) => {}
             ClientAction::Overdue(kind) => {
                 tracing::warn!(
                     kind = kind.label(),
