@@ -107,10 +107,9 @@ impl ErrorCode {
             ErrorCode::HeaderTooLarge => 431,
             ErrorCode::Internal | ErrorCode::InvalidBackend => 500,
             ErrorCode::Connect | ErrorCode::UpstreamReset => 502,
-            ErrorCode::NoBackend
-            | ErrorCode::NoEndpoints
-            | ErrorCode::RetryBudget
-            | ErrorCode::Draining => 503,
+            ErrorCode::NoBackend | ErrorCode::NoEndpoints | ErrorCode::RetryBudget | ErrorCode::Draining => {
+                503
+            }
             ErrorCode::Deadline => 504,
         }
     }
