@@ -107,6 +107,8 @@ impl Mesh {
         self.plane.write("mesh.yaml", &text);
         self.in_use(&version, sidecars).await;
         for sidecar in sidecars {
+            // An acknowledgement may be a moment ahead of the change itself.
+            sidecar.uses(&version).await;
             sidecar.ready().await;
         }
     }

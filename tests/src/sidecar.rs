@@ -81,6 +81,27 @@ impl Sidecar {
         .await;
     }
 
+    /// Waits until it serves by this version of the configuration.
+    pub async fn uses(&self, version: &str) {
+        eventually(&format!("{} uses {version}", self.name), async || {
+            let page = self.page("/config/sync").await;
+            if page["version"] == *version { Ok(()) } else { Err(format!("{page:#}")) }
+        })
+        .await;
+    }
+
+    /// Waits until the snapshot that it keeps for its next start speaks of `name`; gives the file.
+    pub async fn kept(&self, name: &str) -> PathBuf {
+        let path = self.dir.join(format!("{}.state/snapshot.bin", self.name));
+        eventually(&format!("{name} is in {}", path.display()), async || {
+            let bytes = std::fs::read(&path).map_err(|error| error.to_string())?;
+            let found = bytes.windows(name.len()).any(|window| window == name.as_bytes());
+            if found { Ok(()) } else { Err(format!("{} bytes without it", bytes.len())) }
+        })
+        .await;
+        path
+    }
+
     /// A page of JSON.
     pub async fn page(&self, path: &str) -> Value {
         client::json(self.admin(), path).await

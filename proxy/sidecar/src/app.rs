@@ -175,9 +175,8 @@ impl App {
         self.background.spawn("admin", admin.run(self.sockets.admin, self.background.clone(), ended));
         self.background.spawn("pool", tidy(Arc::clone(&self.pool), Arc::clone(&self.shared)));
         self.sync.start(self.held, self.control.clone(), Arc::clone(&self.identity), &self.background);
-        let serve = |direction, socket: TcpListener, tls: Option<TlsAcceptor>| Listener {
+        let serve = |direction, tls: Option<TlsAcceptor>| Listener {
             direction,
-            socket,
             tls,
             limits: self.settings.limits.clone(),
             engine: self.engine.clone(),
@@ -185,12 +184,12 @@ impl App {
             tasks: self.connections.clone(),
         };
         if let Some(socket) = self.sockets.outbound {
-            let listener = serve(Direction::Outbound, socket, None);
-            self.background.spawn("outbound", listener.run(stopped.clone()));
+            let listener = serve(Direction::Outbound, None);
+            self.background.spawn("outbound", listener.run(socket, stopped.clone()));
         }
         if let Some(socket) = self.sockets.inbound {
-            let listener = serve(Direction::Inbound, socket, Some(tls));
-            self.background.spawn("inbound", listener.run(stopped));
+            let listener = serve(Direction::Inbound, Some(tls));
+            self.background.spawn("inbound", listener.run(socket, stopped));
         }
 
         stop.await;

@@ -41,12 +41,10 @@ use crate::upstream::dial;
 /// Pause after an accept that failed for want of descriptors, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// One listening socket and what to do with its connections.
+/// What to do with the connections of one listening socket.
 pub struct Listener {
     /// Which way its requests go.
     pub direction: Direction,
-    /// The socket.
-    pub socket: TcpListener,
     /// Mutual TLS, for the inbound direction.
     pub tls: Option<TlsAcceptor>,
     /// Bounds.
@@ -91,13 +89,14 @@ impl Drop for Open {
 }
 
 impl Listener {
-    /// Accepts connections until `stop` turns true. Connections go on.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// Accepts connections until `stop` turns true, and closes the socket then: a caller is refused at once instead of waiting in the
+    /// kernel's queue. Connections go on.
+    pub async fn run(self, socket: TcpListener, mut stop: watch::Receiver<bool>) {
         let listener = Arc::new(self);
         let count = Arc::new(AtomicUsize::new(0));
         loop {
             let accepted = tokio::select! {
-                accepted = listener.socket.accept() => accepted,
+                accepted = socket.accept() => accepted,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {

@@ -124,7 +124,10 @@ async fn act(
     actions: Vec<ClientAction>,
     send: &mpsc::Sender<DeltaDiscoveryRequest>,
 ) -> anyhow::Result<()> {
-    for action in actions {
+    // Use it first, then say so.
+    let (publications, others): (Vec<_>, Vec<_>) =
+        actions.into_iter().partition(|action| matches!(action, ClientAction::Publish(_)));
+    for action in publications.into_iter().chain(others) {
         match action {
             ClientAction::Send(request) => send.send(*request).await.context("the push stream is closed")?,
             // Until every type has been answered, what is held is a part: what is in use stays, and the sidecar is not ready.
