@@ -140,7 +140,7 @@ async fn what_was_counted_is_what_happened() {
     }
     assert_eq!(web.sum("penstock_slo_events_total", &[("result", "good")]), 2.0);
     assert_eq!(web.sum("penstock_body_overflows_total", &[("action", "route")]), 2.0);
-    let retries = web.sum("penstock_retries_total", &[("reason", "connect"), ("outcome", "retried")]);
+    let retries = web.sum("penstock_retries_total", &[("reason", "connect"), ("outcome", "success")]);
     assert!(
         (1.0..=2.0).contains(&retries),
         "{retries}: one for each request whose turn it was to meet nobody"

@@ -35,6 +35,8 @@ pub struct LogicalRequest {
     pool: Arc<Pool>,
     telemetry: Arc<Telemetry>,
     tried: Vec<Arc<EndpointState>>,
+    /// Why there was another attempt, if there was.
+    retried: Option<Kind>,
     running: Option<Running>,
     is_event_stream: bool,
 }
@@ -62,7 +64,16 @@ pub enum Chunk {
 impl LogicalRequest {
     /// A request that has not been sent.
     pub fn new(call: Call, head: Head, pool: Arc<Pool>, telemetry: Arc<Telemetry>) -> Self {
-        Self { call, head, pool, telemetry, tried: Vec::new(), running: None, is_event_stream: false }
+        Self {
+            call,
+            head,
+            pool,
+            telemetry,
+            tried: Vec::new(),
+            retried: None,
+            running: None,
+            is_event_stream: false,
+        }
     }
 
     /// The head of the answer.
@@ -70,6 +81,14 @@ impl LogicalRequest {
     /// # Errors
     /// When no endpoint gives one; the trail says why.
     pub async fn answer(&mut self) -> Result<Response<()>, Failure> {
+        let answered = self.attempts().await;
+        if let Some(reason) = self.retried {
+            self.count_retry(reason, if answered.is_ok() { "success" } else { "failure" });
+        }
+        answered
+    }
+
+    async fn attempts(&mut self) -> Result<Response<()>, Failure> {
         let mut retries = 0;
         let mut last = None;
         loop {
@@ -226,22 +245,28 @@ impl LogicalRequest {
     }
 
     /// Whether another attempt follows a fault. Takes it from the budget if so.
-    fn verdict(&self, fault: &Fault, retries: u32) -> Verdict {
+    fn verdict(&mut self, fault: &Fault, retries: u32) -> Verdict {
         let Target::Backend(state) = &self.call.target else { return Verdict::Stop(Stop::Unsafe) };
         let body = if self.call.upload.rewind() { Body::Held } else { Body::Gone };
         let progress = Progress { retries, answer: AnswerState::NotBegun, body };
         let verdict = retry::verdict(fault, &progress, &mut state.retries().lock(), clock::now());
-        let outcome = match verdict {
-            Verdict::Retry => "retried",
-            Verdict::Stop(stop) => stop.as_str(),
-        };
-        let id = &state.backend.id.0;
-        self.telemetry
-            .metrics
-            .retries
-            .with_label_values(&["outbound", &id.namespace, &id.name, fault.kind.as_str(), outcome])
-            .inc();
+        match verdict {
+            Verdict::Retry => self.retried = Some(fault.kind),
+            Verdict::Stop(stop @ (Stop::BudgetSpent | Stop::BodyGone)) => {
+                self.count_retry(fault.kind, stop.as_str());
+            }
+            Verdict::Stop(_) => {}
+        }
         verdict
+    }
+
+    /// One that was made, with what became of it; or one that was safe and could not be made.
+    fn count_retry(&self, reason: Kind, outcome: &str) {
+        if let Target::Backend(state) = &self.call.target {
+            let id = &state.backend.id.0;
+            let labels = ["outbound", &*id.namespace, &*id.name, reason.as_str(), outcome];
+            self.telemetry.metrics.retries.with_label_values(&labels).inc();
+        }
     }
 
     /// An answer is passed on: there will be no other attempt.
