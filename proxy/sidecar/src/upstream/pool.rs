@@ -389,3 +389,35 @@ async fn keep_pinging(mut pings: h2::PingPong, mut silent: oneshot::Sender<()>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::future::{BoxFuture, join_all};
+    use penstock_model::settings::AccessLog;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A network in which nobody ever answers.
+    #[derive(Debug)]
+    struct BlackHole;
+
+    impl Dial for BlackHole {
+        fn dial(&self, _address: SocketAddr) -> BoxFuture<'static, std::io::Result<Box<dyn Wire>>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_a_dead_endpoint_nobody_waits_longer_than_for_one_dial() {
+        let telemetry = Telemetry::new(&AccessLog::Off).unwrap();
+        let pool = Pool::new(Arc::new(BlackHole), Identity::new(), Tasks::default(), telemetry).unwrap();
+        let place =
+            Place { address: SocketAddr::from(([127, 0, 0, 1], 1)), carrier: Carrier::H2c, identity: None };
+        let terms = Terms { connect_timeout: Duration::from_secs(1), streams_max: 100 };
+        let began = Instant::now();
+        let leases = join_all((0..8).map(|_| pool.lease(&place, terms))).await;
+        assert!(leases.iter().all(|lease| matches!(lease, Err(ConnectError::Timeout { .. }))));
+        assert_eq!(began.elapsed(), terms.connect_timeout);
+    }
+}
