@@ -104,7 +104,7 @@ impl App {
             live,
             telemetry: Arc::clone(&telemetry),
         });
-        let pool = Pool::new(dial, Arc::clone(&identity), background.clone(), Arc::clone(&telemetry))?;
+        let pool = Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?;
         let pool = Arc::new(pool);
         let mesh = Mesh { pool: Arc::clone(&pool), telemetry };
         let engine = Engine::new(Hooks(Arc::clone(&shared)), mesh, &settings.limits).await?;

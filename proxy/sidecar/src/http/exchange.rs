@@ -37,7 +37,7 @@ pub struct Exchange {
     /// When its headers had been read.
     pub started: Moment,
     /// What was asked.
-    pub asked: Option<Asked>,
+    pub asked: Option<Arc<Asked>>,
     /// Where it goes.
     pub chosen: Option<Chosen>,
     /// What its body says so far.
@@ -182,7 +182,7 @@ impl Exchange {
         let direction = asked.arrival.direction.as_str();
         self.shared.telemetry.metrics.inflight.with_label_values(&[direction]).inc();
         self.account = Some(Account { shared: Arc::clone(&self.shared), direction });
-        self.asked = Some(asked);
+        self.asked = Some(Arc::new(asked));
     }
 
     /// Which way it goes; outbound while nothing is known.

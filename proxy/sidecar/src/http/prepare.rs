@@ -125,10 +125,8 @@ pub(super) async fn choose_backend(session: &mut Session, exchange: &mut Exchang
         let message = "this sidecar has received no configuration yet; see its /ready page";
         return Err(refuse(exchange, Failure::new(ErrorCode::NoBackend, message)));
     }
-    let Some(asked) = exchange.asked.take() else { return Ok(()) };
-    let routed = choose(session, exchange, &asked).await;
-    exchange.asked = Some(asked);
-    match routed? {
+    let Some(asked) = exchange.asked.clone() else { return Ok(()) };
+    match choose(session, exchange, &asked).await? {
         Ok(chosen) => {
             if let Target::Backend(state) = &chosen.target {
                 state.retries().lock().arrived(arrival_of(&session.req_header().headers), clock::now());
@@ -150,14 +148,12 @@ async fn choose(
         Err(none) => return Ok(Err(none)),
     };
     let fields = &session.req_header().headers;
-    if asked.dialect.is_ai() && !is_encoded(fields) {
-        exchange.scanner = Some(exchange::Body(penstock_dialect::scan::Scanner::new(asked.dialect)));
-        if route::needs_model(exchange, asked, &parent, fields) {
-            invite_body(session).await?;
-            match inspect::hold_until_model_known(session, exchange, &parent).await? {
-                Held::Known | Held::Unknown => {}
-                Held::Refused(failure) => return Ok(Err(failure)),
-            }
+    inspect::begin(exchange, is_encoded(fields));
+    if exchange.scanner.is_some() && route::needs_model(exchange, asked, &parent, fields) {
+        invite_body(session).await?;
+        match inspect::hold_until_model_known(session, exchange, &parent).await? {
+            Held::Known | Held::Unknown => {}
+            Held::Refused(failure) => return Ok(Err(failure)),
         }
     }
     Ok(route::choose(exchange, asked, parent, &session.req_header().headers))

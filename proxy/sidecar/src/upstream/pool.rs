@@ -117,7 +117,6 @@ const HTTP1_KEPT_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Pool {
     dial: Arc<dyn Dial>,
-    identity: Arc<Identity>,
     tls: Arc<ClientConfig>,
     tasks: Tasks,
     telemetry: Arc<Telemetry>,
@@ -186,12 +185,12 @@ impl Pool {
     /// When the TLS configuration cannot be made, a build defect.
     pub fn new(
         dial: Arc<dyn Dial>,
-        identity: Arc<Identity>,
+        identity: &Identity,
         tasks: Tasks,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, rustls::Error> {
         let tls = Arc::new(identity::tls::client_config(identity.cell())?);
-        Ok(Self { dial, identity, tls, tasks, telemetry, shared: Mutex::default(), single: Mutex::default() })
+        Ok(Self { dial, tls, tasks, telemetry, shared: Mutex::default(), single: Mutex::default() })
     }
 
     /// A place on an HTTP/2 connection, dialled if none has room.
@@ -332,11 +331,6 @@ impl Pool {
         self.telemetry.tls_opened("outbound", session);
         Ok(Box::new(stream))
     }
-
-    /// Whether mesh connections can be made at all.
-    pub fn has_identity(&self) -> bool {
-        self.identity.is_ready()
-    }
 }
 
 impl Shelf {
@@ -411,7 +405,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn behind_a_dead_endpoint_nobody_waits_longer_than_for_one_dial() {
         let telemetry = Telemetry::new(&AccessLog::Off).unwrap();
-        let pool = Pool::new(Arc::new(BlackHole), Identity::new(), Tasks::default(), telemetry).unwrap();
+        let pool = Pool::new(Arc::new(BlackHole), &Identity::new(), Tasks::default(), telemetry).unwrap();
         let place =
             Place { address: SocketAddr::from(([127, 0, 0, 1], 1)), carrier: Carrier::H2c, identity: None };
         let terms = Terms { connect_timeout: Duration::from_secs(1), streams_max: 100 };
