@@ -4,6 +4,7 @@ SHELL := /bin/sh
 TOOLS := $(CURDIR)/.tools
 VENV := $(TOOLS)/venv
 CLIENTS := $(TOOLS)/clients
+PEERS := $(TOOLS)/peers
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 FOR ?= 20s
 # Packages without I/O: their tests are the inner loop.
@@ -13,7 +14,7 @@ PURE := -p penstock-model -p penstock-delivery -p penstock-dialect -p penstock-p
 export PATH := $(VENV)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help demo build test pure lint deny tools clients clean
+.PHONY: help demo build test pure lint deny tools clients peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,9 +25,9 @@ demo: build ## see requests cross the mesh: make demo [FOR=20s] [JSON=FILE]
 build: tools ## build every program
 	@cargo build --workspace --bins
 
-test: build clients ## all tests; a missing tool is a skip that is counted, and an error with CI=true
+test: build clients peers ## all tests; a missing tool is a skip that is counted, and an error with CI=true
 	@: > $(TARGET_DIR)/skipped.txt
-	@PENSTOCK_SKIPPED=$(TARGET_DIR)/skipped.txt PENSTOCK_PYTHON=$(CLIENTS)/bin/python cargo test --workspace
+	@PENSTOCK_SKIPPED=$(TARGET_DIR)/skipped.txt PENSTOCK_PYTHON=$(CLIENTS)/bin/python PENSTOCK_PEERS=$(PEERS)/bin cargo test --workspace
 	@sort -u $(TARGET_DIR)/skipped.txt; echo "$$(sort -u $(TARGET_DIR)/skipped.txt | wc -l) skipped"
 
 pure: tools ## tests of the packages without I/O: the inner loop
@@ -61,6 +62,11 @@ clients: $(CLIENTS)/.made
 $(CLIENTS)/.made: tests/clients/requirements.txt
 	@python3 -m venv $(CLIENTS) && $(CLIENTS)/bin/pip install --quiet -r tests/clients/requirements.txt && touch $@ \
 	|| echo "the Python clients cannot be installed; tests that need them will be skipped"
+
+# Other proxies, for the tests and benches that compare. Those that cannot be had are named, and tests that need them say so.
+peers: $(PEERS)/.made
+$(PEERS)/.made: tests/peers/install tests/peers/requirements.txt
+	@tests/peers/install $(PEERS) && touch $@ || echo "not every peer can be installed; tests that need one will be skipped"
 
 clean: ## remove everything that was built or fetched
 	@cargo clean; rm -rf $(TOOLS)
