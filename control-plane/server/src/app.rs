@@ -1,5 +1,6 @@
 //! Wiring: the only place where the parts meet.
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::routing::post;
+use axum::serve::{Listener, ListenerExt};
 use penstock_delivery::MESSAGE_BYTES_MAX;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -41,13 +43,13 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 100;
 
 /// A control plane that listens.
 #[derive(Debug)]
-pub struct App {
+pub struct App<L: Listener> {
     listening: Listening,
-    grpc: mpsc::Receiver<std::io::Result<PeerStream>>,
+    grpc: mpsc::Receiver<std::io::Result<PeerStream<L::Io>>>,
     push: Push,
     signer: Signer,
     admin: Admin,
-    admin_listener: TcpListener,
+    admin_listener: L,
     tasks: Tasks,
 }
 
@@ -71,12 +73,22 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-impl App {
-    /// Opens the state directory, binds the listeners, reads the documents.
+/// Binds the listeners, then as [`App::start_on`].
+///
+/// # Errors
+/// When the state cannot be used or an address cannot be bound. Bad documents are no error.
+pub async fn start(flags: &Flags) -> anyhow::Result<App<impl Listener<Addr = SocketAddr> + Debug>> {
+    let grpc = bind(flags.listen, "--listen").await?;
+    let admin = bind(flags.admin, "--admin").await?;
+    App::start_on(flags, grpc, admin).await
+}
+
+impl<L: Listener<Addr = SocketAddr>> App<L> {
+    /// Opens the state directory and reads the documents; serves what these listeners accept.
     ///
     /// # Errors
-    /// When the state cannot be used or an address cannot be bound. Bad documents are no error.
-    pub async fn start(flags: &Flags) -> anyhow::Result<Self> {
+    /// When the state cannot be used. Bad documents are no error.
+    pub async fn start_on(flags: &Flags, listener: L, admin_listener: L) -> anyhow::Result<Self> {
         let state_dir = &flags.state_dir;
         disk::make_dir(state_dir)
             .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
@@ -84,8 +96,6 @@ impl App {
         let token = JoinToken::open(&flags.join_token_path())?;
         let (tasks, clock, metrics) = (Tasks::new(), Clock::start(), Metrics::new()?);
 
-        let listener = bind(flags.listen, "--listen").await?;
-        let admin_listener = bind(flags.admin, "--admin").await?;
         let grpc_address = listener.local_addr()?;
         let names = ServingNames::new(&flags.trust_domain, grpc_address.ip())?;
         let rotation = Rotation::new(Arc::clone(&authority), names, flags.leaf_ttl, Arc::clone(&metrics));
@@ -143,8 +153,9 @@ impl App {
         let admin = async { admin.await.context("the admin server failed") };
         let mut servers = Box::pin(async { tokio::try_join!(grpc, admin) });
         let finished = tokio::select! {
-            finished = &mut servers => Some(finished),
+            biased;
             () = stop => None,
+            finished = &mut servers => Some(finished),
         };
         tasks.stop();
         let finished = match finished {
@@ -168,10 +179,17 @@ fn routes(push: Push, signer: Signer) -> Routes {
     routes.prepare()
 }
 
-async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; choose another address with {flag}"))
+async fn bind(
+    address: SocketAddr,
+    flag: &str,
+) -> anyhow::Result<impl Listener<Addr = SocketAddr> + Debug + use<>> {
+    let bound = TcpListener::bind(address).await;
+    let listener =
+        bound.with_context(|| format!("cannot listen on {address}; choose another address with {flag}"))?;
+    Ok(listener.tap_io(|stream| {
+        // Small messages in both directions: waiting to fill a segment would only delay them.
+        let _best_effort = stream.set_nodelay(true);
+    }))
 }
 
 fn follow_documents(planner: Planner, flags: &Flags, clock: Clock, tasks: &Tasks) -> anyhow::Result<()> {

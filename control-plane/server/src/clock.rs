@@ -1,8 +1,13 @@
 //! The door to time: nothing else in this package reads a clock.
+//!
+//! A simulation runs the whole program on one thread and owns the time of that thread, the time of day with it: [`simulate`].
 
+use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
 use penstock_model::units::Moment;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -38,8 +43,31 @@ impl Clock {
     }
 }
 
+thread_local! {
+    static SIMULATED: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+}
+
+/// From here on the time of day of this thread is the runtime's alone: it is `unix_time` since 1970 now.
+pub fn simulate(unix_time: Duration) {
+    SIMULATED.set(Some((Instant::now(), unix_time)));
+}
+
 /// The time of day, for certificates and for people.
 #[expect(clippy::disallowed_methods, reason = "this is the package's clock door")]
 pub(crate) fn time_of_day() -> OffsetDateTime {
-    SystemTime::now().into()
+    match SIMULATED.get() {
+        Some((origin, unix_time)) => OffsetDateTime::UNIX_EPOCH + unix_time + origin.elapsed(),
+        None => SystemTime::now().into(),
+    }
+}
+
+/// The time of day for TLS, which would otherwise ask the system.
+#[derive(Debug)]
+pub(crate) struct TimeOfDay;
+
+impl TimeProvider for TimeOfDay {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = Duration::try_from(time_of_day() - OffsetDateTime::UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
+    }
 }

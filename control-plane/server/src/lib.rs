@@ -21,7 +21,9 @@ mod source;
 mod tasks;
 mod telemetry;
 
-pub use app::{Addresses, App, Listening};
+pub use app::{Addresses, App, Listening, start};
+pub use clock::simulate as simulate_time;
 pub use flags::{Flags, LogFormat};
 pub use lifecycle::termination;
+pub use seed::simulate as simulate_draws;
 pub use telemetry::log_to_stderr;

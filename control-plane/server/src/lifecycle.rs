@@ -16,6 +16,7 @@ pub fn termination() -> io::Result<impl Future<Output = ()> + Send> {
     let mut int = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
+            biased;
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
@@ -29,6 +30,7 @@ pub(crate) fn reload_on_hangup(changed: Signal, tasks: &Tasks) -> io::Result<()>
     tasks.spawn("hangup", async move {
         loop {
             tokio::select! {
+                biased;
                 Some(()) = hangups.recv() => changed.ring(),
                 () = stop.stopped() => return,
             }

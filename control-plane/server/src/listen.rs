@@ -1,4 +1,4 @@
-//! One accept loop for gRPC: TCP, then TLS, then a stream that knows who is at its other end.
+//! One accept loop for gRPC: a listener of whatever transport, then TLS, then a stream that knows who is at its other end.
 //!
 //! Handshakes run beside each other, each under a deadline, so that a client that stalls keeps no other waiting. Past the bound
 //! on connections a new one is closed at once.
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::serve::Listener;
 use penstock_model::spiffe::SpiffeId;
 use prometheus::IntGauge;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -29,8 +29,6 @@ use crate::telemetry::{ConnectionRefused, Metrics};
 const CONNECTIONS_MAX: usize = 10_000;
 /// What sidecars give their own clients.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// Pause after an accept that failed for want of a resource, such as file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are ready and wait for the server to take them.
 const READY_MAX: usize = 64;
 
@@ -52,13 +50,13 @@ impl fmt::Display for Peer {
 }
 
 /// Accepts until the stop signal; hands on what has passed its handshake.
-pub(crate) fn accept(
-    listener: TcpListener,
+pub(crate) fn accept<L: Listener<Addr = SocketAddr>>(
+    listener: L,
     tls: Arc<ServerConfig>,
     trust_domain: Arc<str>,
     tasks: &Tasks,
     metrics: Arc<Metrics>,
-) -> mpsc::Receiver<io::Result<PeerStream>> {
+) -> mpsc::Receiver<io::Result<PeerStream<L::Io>>> {
     let (ready, connections) = mpsc::channel(READY_MAX);
     let door = Door {
         acceptor: TlsAcceptor::from(tls),
@@ -71,45 +69,40 @@ pub(crate) fn accept(
     let stop = tasks.clone();
     tasks.spawn("accept", async move {
         tokio::select! {
-            () = door.run(listener) => {}
+            biased;
             () = stop.stopped() => {}
+            () = door.run(listener) => {}
         }
     });
     connections
 }
 
-#[derive(Clone)]
-struct Door {
+struct Door<S> {
     acceptor: TlsAcceptor,
     trust_domain: Arc<str>,
     places: Arc<Semaphore>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
-    ready: mpsc::Sender<io::Result<PeerStream>>,
+    ready: mpsc::Sender<io::Result<PeerStream<S>>>,
 }
 
-impl Door {
-    async fn run(self, listener: TcpListener) {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Door<S> {
+    async fn run<L: Listener<Io = S, Addr = SocketAddr>>(self, mut listener: L) {
+        let door = Arc::new(self);
         loop {
-            let (stream, address) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-                self.metrics.connection_refused(
+            let (stream, address) = listener.accept().await;
+            let Ok(place) = Arc::clone(&door.places).try_acquire_owned() else {
+                door.metrics.connection_refused(
                     ConnectionRefused::Limit,
                     &address.to_string(),
                     "too many connections",
                 );
                 continue;
             };
-            let door = self.clone();
-            self.tasks.spawn("handshake", async move {
+            let door = Arc::clone(&door);
+            door.tasks.clone().spawn("handshake", async move {
                 tokio::select! {
+                    biased;
                     () = door.welcome(stream, address, place) => {}
                     () = door.tasks.stopped() => {}
                 }
@@ -117,12 +110,10 @@ impl Door {
         }
     }
 
-    async fn welcome(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+    async fn welcome(&self, stream: S, address: SocketAddr, place: OwnedSemaphorePermit) {
         let refused = |reason, why: &str| {
             self.metrics.connection_refused(reason, &address.to_string(), why);
         };
-        // Small messages in both directions: waiting to fill a segment would only delay them.
-        let _best_effort = stream.set_nodelay(true);
         match tokio::time::timeout(HANDSHAKE_DEADLINE, self.acceptor.accept(stream)).await {
             Err(_) => refused(ConnectionRefused::HandshakeTimeout, "no handshake in time"),
             Ok(Err(error)) => refused(ConnectionRefused::Handshake, &error.to_string()),
@@ -139,7 +130,7 @@ impl Door {
         }
     }
 
-    fn identity(&self, stream: &TlsStream<TcpStream>) -> Option<SpiffeId> {
+    fn identity(&self, stream: &TlsStream<S>) -> Option<SpiffeId> {
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates()?.first()?;
         // The handshake has verified it with the same function; were that to change, the peer would count as unknown.
@@ -149,8 +140,8 @@ impl Door {
 
 /// A connection after its handshake. Holds its place among the connections until it is dropped.
 #[derive(Debug)]
-pub(crate) struct PeerStream {
-    stream: TlsStream<TcpStream>,
+pub(crate) struct PeerStream<S> {
+    stream: TlsStream<S>,
     peer: Peer,
     _open: Open,
     _place: OwnedSemaphorePermit,
@@ -173,7 +164,7 @@ impl Drop for Open {
     }
 }
 
-impl Connected for PeerStream {
+impl<S> Connected for PeerStream<S> {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
@@ -181,7 +172,7 @@ impl Connected for PeerStream {
     }
 }
 
-impl AsyncRead for PeerStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PeerStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -191,7 +182,7 @@ impl AsyncRead for PeerStream {
     }
 }
 
-impl AsyncWrite for PeerStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PeerStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use penstock_control_plane::{App, Flags, log_to_stderr, termination};
+use penstock_control_plane::{Flags, log_to_stderr, start, termination};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
 
 async fn run(flags: &Flags) -> anyhow::Result<()> {
     log_to_stderr(flags)?;
-    let app = App::start(flags).await?;
+    let app = start(flags).await?;
     // Before anybody is told that we are there.
     let stop = termination()?;
     let mut stdout = io::stdout();

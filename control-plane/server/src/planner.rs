@@ -71,6 +71,7 @@ impl Planner {
         let mut debounce = Debounce::default();
         loop {
             tokio::select! {
+                biased;
                 () = changes.next() => debounce.changed(clock.now()),
                 () = clock.sleep_until_some(debounce.due()) => {
                     if debounce.over(clock.now()) && self.consider().await == Pace::Again {

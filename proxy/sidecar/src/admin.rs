@@ -11,11 +11,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::http::Shared;
 use crate::lifecycle::Readiness;
+use crate::network::Accept;
 use crate::sync::Sync;
 use crate::tasks::Tasks;
 
@@ -33,14 +33,15 @@ const PAGES: &str = "/live /ready /metrics /clusters /config_dump /config/sync /
 
 impl Admin {
     /// Serves the pages until `stop` turns true.
-    pub async fn run(self, socket: TcpListener, tasks: Tasks, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self, mut socket: Box<dyn Accept>, tasks: Tasks, mut stop: watch::Receiver<bool>) {
         let admin = Arc::new(self);
         loop {
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return,
+                accepted = socket.accept() => accepted,
             };
-            let Ok((stream, _)) = accepted else { continue };
+            let Ok(accepted) = accepted else { continue };
             let admin = Arc::clone(&admin);
             tasks.spawn("admin connection", async move {
                 let service = service_fn(move |request: Request<Incoming>| {
@@ -49,7 +50,7 @@ impl Admin {
                 });
                 let mut server = auto::Builder::new(TokioExecutor::new());
                 server.http1().timer(TokioTimer::new());
-                let served = server.serve_connection(TokioIo::new(stream), service).await;
+                let served = server.serve_connection(TokioIo::new(accepted.wire), service).await;
                 if let Err(error) = served {
                     tracing::debug!(error, "admin connection ended");
                 }

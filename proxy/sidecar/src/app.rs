@@ -12,7 +12,6 @@ use penstock_model::settings::{Outbound, ProxySettings};
 use penstock_model::snapshot::Parts;
 use pingora_timeout::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use serde_json::{Map, json};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
@@ -24,6 +23,7 @@ use crate::lifecycle::{self, Drained, Readiness};
 use crate::listen::conn::Direction;
 use crate::listen::{self, Engine, Listener};
 use crate::live::Live;
+use crate::network::{Accept, Network};
 use crate::sync::Sync;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
@@ -70,9 +70,9 @@ pub struct App {
 }
 
 struct Sockets {
-    outbound: Option<TcpListener>,
-    inbound: Option<TcpListener>,
-    admin: TcpListener,
+    outbound: Option<Box<dyn Accept>>,
+    inbound: Option<Box<dyn Accept>>,
+    admin: Box<dyn Accept>,
 }
 
 impl App {
@@ -88,15 +88,15 @@ impl App {
     ///
     /// # Errors
     /// As for [`build`](Self::build).
-    pub async fn build_with(settings: ProxySettings, dial: Arc<dyn Dial>) -> anyhow::Result<Self> {
+    pub async fn build_with(settings: ProxySettings, network: Arc<dyn Network>) -> anyhow::Result<Self> {
         // pingora's own timers run on a thread with 10 ms ticks and keep cancelled timers until they are due.
         set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
         let telemetry = Telemetry::new(&settings.access_log)?;
-        let sockets = Sockets::open(&settings).await?;
+        let sockets = Sockets::open(&settings, &*network).await?;
         let (connections, background) = (Tasks::default(), Tasks::default());
         let live = Arc::new(Live::default());
         let identity = Identity::new();
-        let control = Control::new(&settings, &identity);
+        let control = Control::new(&settings, &identity, Arc::clone(&network));
         let (sync, held) = Sync::new(&settings, &live, &telemetry);
         let shared = Arc::new(Shared {
             body_budget: BodyBudget::new(settings.limits.body_held_bytes_total_max),
@@ -104,6 +104,7 @@ impl App {
             live,
             telemetry: Arc::clone(&telemetry),
         });
+        let dial: Arc<dyn Dial> = network;
         let pool = Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?;
         let pool = Arc::new(pool);
         let mesh = Mesh { pool: Arc::clone(&pool), telemetry };
@@ -125,7 +126,12 @@ impl App {
 
     /// Where the workload's requests are taken, if they are.
     pub fn outbound(&self) -> Option<SocketAddr> {
-        self.sockets.outbound.as_ref().and_then(|socket| socket.local_addr().ok())
+        self.sockets.outbound.as_ref().and_then(|socket| socket.local().ok())
+    }
+
+    /// Where requests for the workload are taken, if they are.
+    pub fn inbound(&self) -> Option<SocketAddr> {
+        self.sockets.inbound.as_ref().and_then(|socket| socket.local().ok())
     }
 
     /// Says on standard output where it listens, as one line of JSON.
@@ -141,7 +147,7 @@ impl App {
         ];
         for (name, socket) in all {
             if let Some(socket) = socket {
-                listening.insert(name.to_owned(), json!(socket.local_addr()?));
+                listening.insert(name.to_owned(), json!(socket.local()?));
             }
         }
         let mut out = std::io::stdout().lock();
@@ -203,16 +209,16 @@ impl App {
 }
 
 impl Sockets {
-    async fn open(settings: &ProxySettings) -> anyhow::Result<Self> {
+    async fn open(settings: &ProxySettings, network: &dyn Network) -> anyhow::Result<Self> {
         let outbound = match &settings.outbound {
-            Some(Outbound { listen }) => Some(listen::bind("outbound", *listen).await?),
+            Some(Outbound { listen }) => Some(listen::bind(network, "outbound", *listen).await?),
             None => None,
         };
         let inbound = match &settings.inbound {
-            Some(inbound) => Some(listen::bind("inbound", inbound.listen).await?),
+            Some(inbound) => Some(listen::bind(network, "inbound", inbound.listen).await?),
             None => None,
         };
-        Ok(Self { outbound, inbound, admin: listen::bind("admin", settings.admin).await? })
+        Ok(Self { outbound, inbound, admin: listen::bind(network, "admin", settings.admin).await? })
     }
 }
 

@@ -24,7 +24,6 @@ use penstock_model::settings::{ControlPlane, ProxySettings};
 use penstock_model::spiffe::SpiffeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
@@ -32,7 +31,8 @@ use tower::service_fn;
 use crate::identity::Identity;
 use crate::identity::tls::{self, Cell, Material};
 use crate::identity::verify::{Refusal, Trust};
-use crate::upstream::dial;
+use crate::network::Network;
+use crate::upstream::dial::Wire;
 
 /// Longest time for TCP and TLS to the control plane.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +45,7 @@ pub struct Control {
     settings: ControlPlane,
     trust_domain: Arc<str>,
     identity: Arc<Identity>,
+    network: Arc<dyn Network>,
 }
 
 impl fmt::Debug for Control {
@@ -55,12 +56,17 @@ impl fmt::Debug for Control {
 
 impl Control {
     /// By the settings; none where they name no control plane.
-    pub fn new(settings: &ProxySettings, identity: &Arc<Identity>) -> Option<Arc<Self>> {
+    pub fn new(
+        settings: &ProxySettings,
+        identity: &Arc<Identity>,
+        network: Arc<dyn Network>,
+    ) -> Option<Arc<Self>> {
         let control = settings.control_plane.clone()?;
         Some(Arc::new(Self {
             settings: control,
             trust_domain: settings.identity.trust_domain().into(),
             identity: Arc::clone(identity),
+            network,
         }))
     }
 
@@ -91,10 +97,11 @@ impl Control {
         cell.store(Some(Arc::new(Material { certificate, not_after: Duration::MAX, trust })));
         let tls = TlsConnector::from(Arc::new(tls::client_config(&cell)?));
         let expected = SpiffeId::workload(&self.trust_domain, "penstock", "penstock-control-plane")?;
-        let address = self.settings.address.clone();
+        let (address, network) = (self.settings.address.clone(), Arc::clone(&self.network));
         let connect = service_fn(move |_: Uri| {
             let (tls, address, expected) = (tls.clone(), address.clone(), expected.clone());
-            async move { secure(tls, &address, &expected).await.map(TokioIo::new) }
+            let dialled = network.dial_name(&address);
+            async move { secure(tls, dialled.await?, &address, &expected).await.map(TokioIo::new) }
         });
         let endpoint = Endpoint::from_shared(format!("http://{}", self.settings.address))
             .with_context(|| format!("`{}` is not HOST:PORT", self.settings.address))?
@@ -123,11 +130,10 @@ fn roots_in(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
 
 async fn secure(
     tls: TlsConnector,
+    stream: Box<dyn Wire>,
     address: &str,
     expected: &SpiffeId,
-) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
-    dial::tune(&stream)?;
+) -> std::io::Result<tokio_rustls::client::TlsStream<Box<dyn Wire>>> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let name =
         ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(std::io::Error::other)?;

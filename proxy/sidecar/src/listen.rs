@@ -11,7 +11,6 @@ mod detect;
 mod engine;
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,7 +21,6 @@ use penstock_model::settings::Limits;
 use penstock_model::spiffe::SpiffeId;
 use pingora_core::protocols::tls::{ALPN, SslDigest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
@@ -34,9 +32,10 @@ use self::conn::{Arrival, Conn, Direction, HeadWatch, Origin};
 use self::detect::{First, detect};
 use crate::identity::verify::{Refusal, Trust};
 use crate::identity::{self, Identity};
+use crate::network::{Accept, Accepted, Network};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
-use crate::upstream::dial;
+use crate::upstream::dial::Wire;
 
 /// Pause after an accept that failed for want of descriptors, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -69,8 +68,8 @@ pub fn mutual_tls(identity: &Identity) -> Result<TlsAcceptor, rustls::Error> {
 ///
 /// # Errors
 /// When the address cannot be bound, with the address.
-pub async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
+pub async fn bind(network: &dyn Network, what: &str, address: SocketAddr) -> anyhow::Result<Box<dyn Accept>> {
+    let bound = network.listen(address).await;
     bound.with_context(|| format!("the {what} listener cannot be bound to {address}"))
 }
 
@@ -91,22 +90,23 @@ impl Drop for Open {
 impl Listener {
     /// Accepts connections until `stop` turns true, and closes the socket then: a caller is refused at once instead of waiting in the
     /// kernel's queue. Connections go on.
-    pub async fn run(self, socket: TcpListener, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self, mut socket: Box<dyn Accept>, mut stop: watch::Receiver<bool>) {
         let listener = Arc::new(self);
         let count = Arc::new(AtomicUsize::new(0));
         loop {
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return,
+                accepted = socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, source)) => match listener.admit(&count) {
+                Ok(accepted) => match listener.admit(&count) {
                     Some(open) => {
                         let listener = Arc::clone(&listener);
                         let stop = stop.clone();
                         listener.tasks.clone().spawn("connection", async move {
                             let _open = open;
-                            listener.serve(stream, source, stop).await;
+                            listener.serve(accepted, stop).await;
                         });
                     }
                     None => listener.refused("connections_max"),
@@ -132,9 +132,8 @@ impl Listener {
         self.telemetry.metrics.connections_refused.with_label_values(&labels).inc();
     }
 
-    async fn serve(&self, stream: TcpStream, source: SocketAddr, stop: watch::Receiver<bool>) {
-        let (Ok(local), Ok(())) = (stream.local_addr(), dial::tune(&stream)) else { return };
-        let id = stream.as_raw_fd();
+    async fn serve(&self, accepted: Accepted, stop: watch::Receiver<bool>) {
+        let Accepted { wire: stream, source, local, id } = accepted;
         match self.tls.clone() {
             Some(tls) => {
                 let Some(handshake) = self.in_time(tls.accept(stream), stop.clone()).await else { return };
@@ -158,7 +157,7 @@ impl Listener {
 
     async fn serve_plaintext(
         &self,
-        mut stream: TcpStream,
+        mut stream: Box<dyn Wire>,
         (source, local, id): (SocketAddr, SocketAddr, i32),
         stop: watch::Receiver<bool>,
     ) {
@@ -188,6 +187,7 @@ impl Listener {
         mut stop: watch::Receiver<bool>,
     ) -> Option<Result<T, Elapsed>> {
         tokio::select! {
+            biased;
             done = timeout(self.limits.header_read_timeout, work) => Some(done),
             _ = stop.wait_for(|stop| *stop) => None,
         }
@@ -215,7 +215,7 @@ impl Listener {
         Arrival { direction: self.direction, source, local, peer, head: HeadWatch::default() }
     }
 
-    fn peer_of(&self, stream: &tokio_rustls::server::TlsStream<TcpStream>) -> Result<SpiffeId, Refusal> {
+    fn peer_of(&self, stream: &tokio_rustls::server::TlsStream<Box<dyn Wire>>) -> Result<SpiffeId, Refusal> {
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
         let peer = Trust::peer_of(leaf)?;
@@ -240,7 +240,7 @@ impl Listener {
 }
 
 /// Reads until the protocol is clear.
-async fn read_first(stream: &mut TcpStream) -> std::io::Result<(Bytes, First)> {
+async fn read_first(stream: &mut Box<dyn Wire>) -> std::io::Result<(Bytes, First)> {
     let mut bytes = BytesMut::with_capacity(detect::BYTES_MAX);
     loop {
         let first = detect(&bytes);

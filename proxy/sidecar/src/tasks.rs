@@ -47,8 +47,9 @@ impl Tasks {
         let task = async move {
             let _running = running;
             tokio::select! {
-                () = work => {}
+                biased;
                 _ = cut.wait_for(|cut| *cut) => tracing::debug!(task = name, "cut"),
+                () = work => {}
             }
         };
         #[expect(clippy::disallowed_methods, reason = "this is the door")]

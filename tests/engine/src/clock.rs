@@ -8,7 +8,7 @@ use crate::scheduler::Moment;
 
 /// Moments count from the start of the server, on the runtime's clock, which tests may pause.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
+pub struct Clock {
     origin: Instant,
     unix_ms_at_origin: u64,
 }
@@ -17,7 +17,12 @@ impl Clock {
     pub(crate) fn start() -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the clock door")]
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { origin: Instant::now(), unix_ms_at_origin: unix.as_millis() as u64 }
+        Self::start_at(unix)
+    }
+
+    /// Begins now, which is `unix_time` since 1970 whatever the system says: for simulations.
+    pub fn start_at(unix_time: Duration) -> Self {
+        Self { origin: Instant::now(), unix_ms_at_origin: unix_time.as_millis() as u64 }
     }
 
     pub(crate) fn now(&self) -> Moment {

@@ -8,7 +8,7 @@
 
 pub mod bpe;
 pub mod calibrate;
-mod clock;
+pub mod clock;
 mod mix;
 pub mod scheduler;
 pub mod server;

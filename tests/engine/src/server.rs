@@ -33,6 +33,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::{Listener, ListenerExt};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -57,10 +58,24 @@ const STREAMS_MAX: u32 = 4_096;
 /// Header that names a request from end to end.
 const REQUEST_ID: &str = "x-request-id";
 
+/// What an engine does and has done, without asking over a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Sequences in the batch.
+    pub running: usize,
+    /// Sequences that wait for a place.
+    pub waiting: usize,
+    /// Requests accepted so far.
+    pub accepted: u64,
+    /// Of these, the ones whose caller left.
+    pub aborted: u64,
+}
+
 /// A running engine. Dropping it closes every connection and frees the port.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    live: Arc<Live>,
     _accepting: Task,
     _stepping: Task,
 }
@@ -71,23 +86,58 @@ impl Server {
     /// # Errors
     /// The options contradict each other, or the address cannot be bound.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let engine = Engine::new(options.profile, options.limits(), options.pace(), options.seed)?;
-        let live = Live::new(engine, options.speed, Clock::start());
         let listener = TcpListener::bind(options.listen)
             .await
             .with_context(|| format!("cannot listen on {}", options.listen))?;
+        let listener = listener.tap_io(|stream| {
+            // A token is small: it must not wait for the next one.
+            let _refused = stream.set_nodelay(true);
+        });
+        Self::start_on(options, listener, Clock::start())
+    }
+
+    /// Serves what `listener` accepts, of whatever transport.
+    ///
+    /// # Errors
+    /// The options contradict each other.
+    pub fn start_on(
+        options: Options,
+        listener: impl Listener<Addr = SocketAddr>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let engine = Engine::new(options.profile, options.limits(), options.pace(), options.seed)?;
+        let live = Live::new(engine, options.speed, clock);
         let address = listener.local_addr()?;
         let prose = Prose::shipped()?;
         let service =
             Arc::new(Service { live: Arc::clone(&live), prose, options, traffic: Traffic::default() });
-        let stepping = spawn(live.run());
+        let stepping = spawn(Arc::clone(&live).run());
         let accepting = spawn(accept(listener, router(service)));
-        Ok(Self { address, _accepting: accepting, _stepping: stepping })
+        Ok(Self { address, live, _accepting: accepting, _stepping: stepping })
     }
 
     /// Where it listens; the port is real even if 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it does at this moment.
+    pub fn load(&self) -> Load {
+        self.live.survey(|survey| Load {
+            running: survey.gauges.running as usize,
+            waiting: survey.gauges.waiting as usize,
+            accepted: survey.totals.accepted,
+            aborted: survey.account.ended_abort,
+        })
+    }
+
+    /// Makes things go wrong, in the JSON of `POST /admin/faults`.
+    ///
+    /// # Errors
+    /// The order cannot be understood or contradicts itself.
+    pub fn order_faults(&self, order: &serde_json::Value) -> anyhow::Result<()> {
+        let order = serde_json::from_value(order.clone())?;
+        Ok(self.live.order_faults(&order)?)
     }
 }
 
@@ -151,29 +201,21 @@ async fn name_request(State(service): State<Arc<Service>>, mut request: Request,
 }
 
 /// Serves HTTP/1.1 and HTTP/2 on each connection; all of them end with this future.
-async fn accept(listener: TcpListener, router: Router) {
+async fn accept(mut listener: impl Listener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    // A token is small: it must not wait for the next one.
-                    let _refused = stream.set_nodelay(true);
-                    let service = TowerToHyperService::new(router.clone());
-                    connections.spawn(async move {
-                        let mut server = auto::Builder::new(TokioExecutor::new());
-                        server.http2().max_concurrent_streams(STREAMS_MAX);
-                        // Callers that vanish are no error here: their tickets have been dropped.
-                        let _gone = server.serve_connection(TokioIo::new(stream), service).await;
-                    });
-                }
-                // Out of file descriptors, mostly: give connections time to end.
-                Err(error) => {
-                    tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                }
-            },
+            biased;
             Some(_) = connections.join_next() => {}
+            (stream, _) = listener.accept() => {
+                let service = TowerToHyperService::new(router.clone());
+                connections.spawn(async move {
+                    let mut server = auto::Builder::new(TokioExecutor::new());
+                    server.http2().max_concurrent_streams(STREAMS_MAX);
+                    // Callers that vanish are no error here: their tickets have been dropped.
+                    let _gone = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            },
         }
     }
 }

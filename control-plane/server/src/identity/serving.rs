@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use super::issue::{IssueError, Lifetime};
 use super::verify::PeerVerifier;
 use super::{Authority, own_identity};
-use crate::clock::{Clock, time_of_day};
+use crate::clock::{Clock, TimeOfDay, time_of_day};
 use crate::seed;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -94,6 +94,7 @@ impl Rotation {
         let (replaced, stop) = (Arc::clone(&serving), tasks.clone());
         tasks.spawn("rotate", async move {
             tokio::select! {
+                biased;
                 () = self.rotate(&replaced, end, clock) => {}
                 () = stop.stopped() => {}
             }
@@ -166,7 +167,7 @@ pub(crate) fn server_tls(
     verifier: PeerVerifier,
     certificate: Arc<ServingCertificate>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut tls = ServerConfig::builder_with_provider(Arc::new(crypto()))
+    let mut tls = ServerConfig::builder_with_details(Arc::new(crypto()), Arc::new(TimeOfDay))
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(certificate);

@@ -79,11 +79,12 @@ impl Driver {
     ) {
         let life = LIFE_MIN + LIFE_JITTER.mul_f64(seed::share());
         let (end, told) = tokio::select! {
-            end = self.exchange(requests) => end,
-            () = clock.sleep(life) => (StreamEnd::Lifetime, None),
+            biased;
             () = tasks.stopped() => {
                 (StreamEnd::Shutdown, Some(Status::unavailable("the control plane is stopping; connect again")))
             }
+            () = clock.sleep(life) => (StreamEnd::Lifetime, None),
+            end = self.exchange(requests) => end,
         };
         let why = told.as_ref().map_or("", Status::message).to_owned();
         if let Some(told) = told.filter(|_| end != StreamEnd::Sidecar) {
@@ -101,16 +102,17 @@ impl Driver {
         published.mark_changed();
         loop {
             let actions = tokio::select! {
-                request = requests.next() => match request {
-                    Some(Ok(request)) => self.session.request(request),
-                    None => return (StreamEnd::Sidecar, None),
-                    Some(Err(status)) => return (StreamEnd::Sidecar, Some(status)),
-                },
+                biased;
                 // The fanout outlives every stream, so there is always a next change to wait for.
                 Ok(()) = published.changed() => {
                     let newest = published.borrow_and_update().clone();
                     newest.map_or_else(Vec::new, |newest| self.session.publish(&newest))
                 }
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.session.request(request),
+                    None => return (StreamEnd::Sidecar, None),
+                    Some(Err(status)) => return (StreamEnd::Sidecar, Some(status)),
+                },
             };
             for action in actions {
                 if let Err(end) = self.perform(action).await {

@@ -49,6 +49,7 @@ pub(crate) fn watch(root: PathBuf, signal: Signal, tasks: &Tasks) {
     let stop = tasks.clone();
     tasks.spawn("watch", async move {
         tokio::select! {
+            biased;
             () = keep_watching(root, signal) => {}
             () = stop.stopped() => {}
         }

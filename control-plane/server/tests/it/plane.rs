@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use hyper_util::rt::TokioIo;
-use penstock_control_plane::{App, Flags, Listening};
+use penstock_control_plane::{Flags, Listening, start};
 use penstock_delivery::proto::envoy::config::core::v3::Node;
 use penstock_delivery::proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
@@ -93,7 +93,7 @@ impl Plane {
                 .chain([config.into_os_string(), "--state-dir".into(), state.into_os_string()])
                 .chain(self.more.iter().map(Into::into)),
         );
-        let app = within(App::start(&flags)).await.unwrap();
+        let app = within(start(&flags)).await.unwrap();
         let listening = app.listening().clone();
         let (stop, stopped) = oneshot::channel();
         let done = tokio::spawn(app.run(async {

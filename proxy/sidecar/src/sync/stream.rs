@@ -89,6 +89,7 @@ async fn converse(sync: &Sync, state: &mut ClientState, control: &Control) -> an
             }
         };
         let actions = tokio::select! {
+            biased;
             response = responses.message() => match response.map_err(|status| refused(&status))? {
                 Some(response) => receive(sync, state, response),
                 None => return Ok(()),

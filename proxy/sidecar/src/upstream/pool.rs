@@ -358,6 +358,7 @@ async fn drive(
     address: SocketAddr,
 ) {
     tokio::select! {
+        biased;
         ended = connection => if let Err(error) = ended {
             tracing::debug!(%address, %error, "connection to the endpoint ended");
         },
@@ -369,6 +370,7 @@ async fn drive(
 async fn keep_pinging(mut pings: h2::PingPong, mut silent: oneshot::Sender<()>) {
     loop {
         tokio::select! {
+            biased;
             () = sleep(PING_INTERVAL) => {}
             () = silent.closed() => return,
         }

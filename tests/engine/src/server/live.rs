@@ -108,6 +108,7 @@ impl Live {
         loop {
             let wake = self.turn();
             tokio::select! {
+                biased;
                 () = self.clock.reach(wake) => {}
                 () = self.nudge.notified() => {}
             }
