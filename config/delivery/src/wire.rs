@@ -9,6 +9,7 @@
 mod backends;
 mod names;
 mod objectives;
+mod outside;
 mod reading;
 mod routes;
 mod text;

@@ -19,8 +19,8 @@ use penstock_delivery::server::{Published, RESPONSE_BYTES_MAX, ServerAction, Ses
 use penstock_delivery::wire::{Flaw, Resource, ResourceType};
 use penstock_model::names::{BackendId, EndpointId, RouteId, SloId};
 use penstock_model::snapshot::{
-    Backend, Endpoint, Match, Parts, PathMatch, Policy, Protocol, Route, Rule, Slo, SloTarget, Snapshot,
-    WeightedBackend,
+    Backend, Endpoint, Match, Outside, Parts, PathMatch, Policy, Protocol, Route, Rule, Slo, SloTarget,
+    Snapshot, WeightedBackend,
 };
 use penstock_model::units::Moment;
 use proptest::prelude::*;
@@ -346,6 +346,7 @@ fn parts(choices: [u8; 12], may_poison: bool) -> Parts {
             is_default: false,
             protocol: Protocol::Http,
             identity: None,
+            outside: Outside::default(),
         };
         Resource::Backend(Arc::new(backend)).insert_into(&mut parts);
         for port in (0..3_u16).filter(|p| choices[3 + i] >> p & 1 != 0) {

@@ -17,8 +17,8 @@ use penstock_delivery::server::{NAMES_MAX, Published, ServerAction, Session};
 use penstock_delivery::wire::{Resource, ResourceType};
 use penstock_model::names::{BackendId, EndpointId, RouteId};
 use penstock_model::snapshot::{
-    Backend, Endpoint, Match, Parts, PathMatch, Policy, Protocol, Route, Rule, Slo, SloTarget, Snapshot,
-    WeightedBackend,
+    Backend, Endpoint, Match, Outside, Parts, PathMatch, Policy, Protocol, Route, Rule, Slo, SloTarget,
+    Snapshot, WeightedBackend,
 };
 use penstock_model::units::Moment;
 use prost::Message;
@@ -43,6 +43,7 @@ fn backend(name: &str, word: &str) -> Resource {
         is_default: false,
         protocol: Protocol::Http,
         identity: None,
+        outside: Outside::default(),
     }))
 }
 

@@ -14,9 +14,10 @@ use penstock_model::names::{
     BackendId, EndpointId, ObjectName, ParentId, ParentKind, PolicyId, RouteId, SloId,
 };
 use penstock_model::snapshot::{
-    Backend, BodyOverflow, Endpoint, FieldMatch, Filter, HeaderChanges, Indicator, LoadBalancer, Match,
-    Objective, Parts, PathChange, PathMatch, Pattern, Policy, Protocol, Redirect, Rewrite, Route,
-    RouteParent, Rule, Slo, SloTarget, Snapshot, ValueMatch, WeightedBackend,
+    Backend, BodyOverflow, Endpoint, FieldMatch, Filter, HeaderChanges, HealthCheck, HealthScope, Host,
+    Indicator, LoadBalancer, Match, Objective, Outside, Parts, PathChange, PathMatch, Pattern, PeerName,
+    Policy, Protocol, Redirect, Rewrite, Roots, Route, RouteParent, Rule, Slo, SloTarget, Snapshot, Tls,
+    ValueMatch, WeightedBackend,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -44,12 +45,46 @@ fn address() -> impl Strategy<Value = SocketAddr> {
 fn backend() -> impl Strategy<Value = Resource> {
     let identity = of(text("spiffe://[a-z.]{1,9}/ns/[a-z]{1,5}/sa/[a-z]{1,5}"));
     let protocol = select(&[Protocol::Http, Protocol::H2c][..]);
-    (object(), vec(text("[a-z0-9.-]{1,20}"), 0..3), any::<bool>(), protocol, identity).prop_map(
-        |(name, hostnames, is_default, protocol, identity)| {
+    (object(), vec(text("[a-z0-9.-]{1,20}"), 0..3), any::<bool>(), protocol, identity, outside()).prop_map(
+        |(name, hostnames, is_default, protocol, identity, outside)| {
             let id = BackendId(name);
-            Resource::Backend(Arc::new(Backend { id, hostnames, is_default, protocol, identity }))
+            Resource::Backend(Arc::new(Backend { id, hostnames, is_default, protocol, identity, outside }))
         },
     )
+}
+
+fn outside() -> impl Strategy<Value = Outside> {
+    let host = (text("[a-z][a-z0-9.]{0,20}[a-z]"), 1..=u16::MAX).prop_map(|(name, port)| Host { name, port });
+    (vec(host, 0..3), of(tls()), of(health_check())).prop_map(|(hosts, tls, health_check)| Outside {
+        hosts,
+        tls: tls.map(Arc::new),
+        health_check: health_check.map(Arc::new),
+    })
+}
+
+fn tls() -> impl Strategy<Value = Tls> {
+    let roots = prop_oneof![
+        Just(Roots::System),
+        text("(.|\n){1,80}").prop_map(Roots::Pem),
+        text("/[^\0]{0,20}").prop_map(Roots::File)
+    ];
+    let name = prop_oneof![
+        text("[a-z][a-z0-9.]{0,9}[a-z]").prop_map(PeerName::Hostname),
+        text("[a-z]{1,6}:[!-~]{1,20}").prop_map(PeerName::Uri)
+    ];
+    (text("[a-z][a-z0-9.]{0,9}[a-z]"), roots, vec(name, 0..3)).prop_map(|(hostname, roots, names)| Tls {
+        hostname,
+        roots,
+        names,
+    })
+}
+
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let scope = select(&[HealthScope::OutsideMesh, HealthScope::All][..]);
+    (text("/[a-z/?=]{0,12}"), of(1..=u16::MAX), (span(), span()), (1..=u32::MAX, 1..=u32::MAX), scope)
+        .prop_map(|(path, port, (interval, timeout), (healthy_threshold, unhealthy_threshold), scope)| {
+            HealthCheck { path, port, interval, timeout, healthy_threshold, unhealthy_threshold, scope }
+        })
 }
 
 fn endpoint() -> impl Strategy<Value = Resource> {
@@ -455,9 +490,76 @@ fn backends_are_read_strictly() {
             ("hostnames[0]", |b| b.hostnames = vec![String::new()]),
             ("hostnames[0]", |b| b.hostnames = vec!["a b".to_owned()]),
             ("protocol", |b| b.protocol = 0),
-            ("protocol", |b| b.protocol = 3),
+            ("protocol", |b| b.protocol = 5),
             ("protocol", |b| b.protocol = -1),
             ("identity", |b| b.identity = "https://a/b".to_owned()),
+        ],
+    );
+}
+
+#[test]
+fn backends_outside_the_mesh_are_read_strictly() {
+    use v1::peer_name::Name;
+    use v1::tls::Roots;
+    fn valid() -> v1::Backend {
+        let tls = v1::Tls {
+            hostname: "a.example".to_owned(),
+            roots: Some(Roots::System(true)),
+            names: vec![v1::PeerName { name: Some(Name::Hostname("b.example".to_owned())) }],
+        };
+        let health_check = v1::HealthCheck {
+            path: "/health".to_owned(),
+            interval: span_message(),
+            timeout: span_message(),
+            healthy_threshold: 1,
+            unhealthy_threshold: 1,
+            scope: v1::HealthScope::OutsideMesh.into(),
+            ..v1::HealthCheck::default()
+        };
+        v1::Backend {
+            protocol: v1::Protocol::HttpOverTls.into(),
+            hosts: vec![v1::Host { name: "a.example".to_owned(), port: 443 }],
+            tls: Some(tls),
+            health_check: Some(health_check),
+            ..valid_backend()
+        }
+    }
+    fn tls(backend: &mut v1::Backend) -> &mut v1::Tls {
+        backend.tls.as_mut().unwrap()
+    }
+    fn health(backend: &mut v1::Backend) -> &mut v1::HealthCheck {
+        backend.health_check.as_mut().unwrap()
+    }
+    fn named(name: Name) -> Vec<v1::PeerName> {
+        vec![v1::PeerName { name: Some(name) }]
+    }
+    check(
+        ResourceType::Backend,
+        "penstock/ns/a",
+        valid,
+        &[
+            // A reader that took one for the other would send in plaintext what is meant for TLS.
+            ("tls", |b| b.tls = None),
+            ("tls", |b| b.protocol = v1::Protocol::H2c.into()),
+            ("hosts[0].name", |b| b.hosts[0].name = "10.0.0.1:80".to_owned()),
+            ("hosts[0].port", |b| b.hosts[0].port = 0),
+            ("hosts[0].port", |b| b.hosts[0].port = 65_536),
+            ("tls.hostname", |b| tls(b).hostname = "*.example".to_owned()),
+            ("tls.roots", |b| tls(b).roots = None),
+            ("tls.system", |b| tls(b).roots = Some(Roots::System(false))),
+            ("tls.pem", |b| tls(b).roots = Some(Roots::Pem(String::new()))),
+            ("tls.file", |b| tls(b).roots = Some(Roots::File("ca.pem".to_owned()))),
+            ("tls.names[0].name", |b| tls(b).names[0].name = None),
+            ("tls.names[0].hostname", |b| tls(b).names = named(Name::Hostname("A".to_owned()))),
+            ("tls.names[0].uri", |b| tls(b).names = named(Name::Uri("a b".to_owned()))),
+            ("health_check.path", |b| health(b).path = "health".to_owned()),
+            ("health_check.port", |b| health(b).port = Some(0)),
+            ("health_check.interval", |b| health(b).interval = None),
+            ("health_check.timeout", |b| health(b).timeout = None),
+            ("health_check.healthy_threshold", |b| health(b).healthy_threshold = 0),
+            ("health_check.unhealthy_threshold", |b| health(b).unhealthy_threshold = 0),
+            ("health_check.scope", |b| health(b).scope = 0),
+            ("health_check.scope", |b| health(b).scope = 3),
         ],
     );
 }

@@ -5,6 +5,7 @@
 mod backends;
 mod filters;
 mod objectives;
+mod outside;
 mod paths;
 mod proxy;
 mod routes;

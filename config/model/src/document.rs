@@ -174,7 +174,7 @@ pub(crate) struct Document {
 #[derive(Debug)]
 pub(crate) enum Object {
     HttpRoute(http_route::HttpRouteSpec),
-    Backend(backend::BackendSpec),
+    Backend(Box<backend::BackendSpec>),
     BackendPolicy(backend_policy::BackendPolicySpec),
     LatencySlo(latency_slo::LatencySloSpec),
     ProxyConfig(Box<proxy_config::ProxyConfigSpec>),
@@ -216,7 +216,7 @@ pub(crate) fn read(tree: Tree) -> Result<Document, Box<Refused>> {
     }
     let read = match kind {
         Kind::HttpRoute => typed(value, &origin, Object::HttpRoute),
-        Kind::Backend => typed(value, &origin, Object::Backend),
+        Kind::Backend => typed(value, &origin, |spec| Object::Backend(Box::new(spec))),
         Kind::BackendPolicy => typed(value, &origin, Object::BackendPolicy),
         Kind::LatencySlo => typed(value, &origin, Object::LatencySlo),
         Kind::ProxyConfig => typed(value, &origin, |spec| Object::ProxyConfig(Box::new(spec))),

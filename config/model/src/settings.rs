@@ -37,6 +37,8 @@ pub struct ProxySettings {
     pub drain_deadline: Duration,
     /// Where the access log goes.
     pub access_log: AccessLog,
+    /// How names of endpoints are looked up.
+    pub dns: Dns,
 }
 
 /// The control plane's gRPC address and how to be let in.
@@ -114,4 +116,28 @@ pub enum AccessLog {
     Stdout,
     /// Appended to a file.
     File(PathBuf),
+}
+
+/// How names of endpoints are looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Servers that are asked; those of the system where empty.
+    pub servers: Vec<SocketAddr>,
+    /// A name is not looked up again sooner than this, whatever its time to live; at most `ttl_max`.
+    pub ttl_min: Duration,
+    /// A name is looked up again at the latest after this.
+    pub ttl_max: Duration,
+    /// Longest time until a server has answered.
+    pub timeout: Duration,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            ttl_min: Duration::from_secs(1), // names of pods have 5 s in Kubernetes; 0 must not become a loop
+            ttl_max: Duration::from_secs(300), // a day is common outside, and too long to follow a move
+            timeout: Duration::from_secs(5), // resolv.conf's own default
+        }
+    }
 }

@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use backends::{Backend, BodyOverflow, Endpoint, LoadBalancer, Policy, Protocol};
+pub use backends::{
+    Backend, BodyOverflow, Endpoint, HealthCheck, HealthScope, Host, LoadBalancer, Outside, PeerName, Policy,
+    Protocol, Roots, Tls,
+};
 pub use objectives::{Indicator, Objective, Slo, SloTarget};
 pub use routes::{
     FieldMatch, Filter, HeaderChanges, Match, PathChange, PathMatch, Pattern, Redirect, Rewrite, Route,

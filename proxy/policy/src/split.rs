@@ -52,7 +52,7 @@ impl std::error::Error for NoBackend {}
 mod tests {
     use std::sync::Arc;
 
-    use penstock_model::snapshot::{Backend, Parts, Protocol};
+    use penstock_model::snapshot::{Backend, Outside, Parts, Protocol};
     use proptest::prelude::*;
 
     use super::*;
@@ -67,6 +67,7 @@ mod tests {
                 is_default: false,
                 protocol: Protocol::Http,
                 identity: None,
+                outside: Outside::default(),
             };
             parts.backends.insert(id, Arc::new(backend));
         }

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use penstock_model::names::{BackendId, EndpointId, PolicyId};
-use penstock_model::snapshot::{Backend, BodyOverflow, Endpoint, LoadBalancer, Policy, Protocol};
+use penstock_model::snapshot::{Backend, BodyOverflow, Endpoint, LoadBalancer, Outside, Policy, Protocol};
 use penstock_model::spiffe::SpiffeId;
 
 use super::reading::{
     Misfit, address, each, known, nested, optional, read_duration, read_name, unset, write_duration,
     write_name,
 };
-use super::{Resource, text};
+use super::{Resource, outside, text};
 use crate::proto::penstock::v1;
 
 pub(super) fn write_backend(backend: &Backend) -> v1::Backend {
-    let protocol = match backend.protocol {
-        Protocol::Http => v1::Protocol::Http,
-        Protocol::H2c => v1::Protocol::H2c,
+    let outside = &backend.outside;
+    let protocol = match (backend.protocol, &outside.tls) {
+        (Protocol::Http, None) => v1::Protocol::Http,
+        (Protocol::H2c, None) => v1::Protocol::H2c,
+        (Protocol::Http, Some(_)) => v1::Protocol::HttpOverTls,
+        (Protocol::H2c, Some(_)) => v1::Protocol::H2OverTls,
     };
     v1::Backend {
         name: write_name(&backend.id.0),
@@ -24,6 +27,9 @@ pub(super) fn write_backend(backend: &Backend) -> v1::Backend {
         is_default: backend.is_default,
         protocol: protocol.into(),
         identity: backend.identity.as_deref().unwrap_or_default().to_owned(),
+        hosts: outside.hosts.iter().map(outside::write_host).collect(),
+        tls: outside.tls.as_deref().map(outside::write_tls),
+        health_check: outside.health_check.as_deref().map(outside::write_health_check),
     }
 }
 
@@ -34,16 +40,28 @@ pub(super) fn read_backend(message: v1::Backend) -> Result<Resource, Misfit> {
         text::check("", &name, is_lower, "a host name in lower case")?;
         Ok(name.into())
     };
+    let (protocol, is_over_tls) = match known("protocol", message.protocol)? {
+        v1::Protocol::Http => (Protocol::Http, false),
+        v1::Protocol::H2c => (Protocol::H2c, false),
+        v1::Protocol::HttpOverTls => (Protocol::Http, true),
+        v1::Protocol::H2OverTls => (Protocol::H2c, true),
+        v1::Protocol::Unspecified => return Err(unset("protocol")),
+    };
+    if message.tls.is_some() != is_over_tls {
+        return Err(Misfit::new("tls", "does not agree with the protocol"));
+    }
     Ok(Resource::Backend(Arc::new(Backend {
         id: BackendId(nested("name", message.name, read_name)?),
         hostnames: each("hostnames", message.hostnames, hostname)?,
         is_default: message.is_default,
-        protocol: match known("protocol", message.protocol)? {
-            v1::Protocol::Http => Protocol::Http,
-            v1::Protocol::H2c => Protocol::H2c,
-            v1::Protocol::Unspecified => return Err(unset("protocol")),
-        },
+        protocol,
         identity: if message.identity.is_empty() { None } else { Some(identity(&message.identity)?) },
+        outside: Outside {
+            hosts: each("hosts", message.hosts, outside::read_host)?,
+            tls: optional("tls", message.tls, outside::read_tls)?.map(Arc::new),
+            health_check: optional("health_check", message.health_check, outside::read_health_check)?
+                .map(Arc::new),
+        },
     })))
 }
 

@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::document::Document;
-use crate::document::backend::{BackendProtocol, BackendSpec};
+use crate::document::backend::{BackendEndpoint, BackendProtocol, BackendSpec};
 use crate::document::backend_policy::{BackendPolicySpec, LoadBalancerPolicy, OnOverflow};
 use crate::finding::Code;
 use crate::names::{BackendId, EndpointId, ObjectName, PolicyId};
-use crate::snapshot::{Backend, BodyOverflow, Endpoint, LoadBalancer, Policy, Protocol};
+use crate::snapshot::{Backend, BodyOverflow, Endpoint, Host, LoadBalancer, Outside, Policy, Protocol};
 use crate::source::FieldPath;
 use crate::units::{ByteSize, Span};
 
-use super::Review;
+use super::{Review, outside};
 
 pub(super) fn lower(
     document: &Document,
@@ -22,53 +22,107 @@ pub(super) fn lower(
 ) -> (Backend, Vec<Endpoint>) {
     let id = BackendId(document.name.clone());
     let path = FieldPath::spec();
-    let endpoints_at = path.field("endpoints");
-    let mut seen: BTreeMap<SocketAddr, FieldPath> = BTreeMap::new();
-    let mut endpoints = Vec::new();
-    let with_sidecar = spec.endpoints.iter().position(|endpoint| endpoint.sidecar.is_some());
-    for (index, written) in spec.endpoints.iter().enumerate() {
-        let at = endpoints_at.item(index);
-        let address = SocketAddr::new(written.address.0, written.port);
-        let sidecar = written.sidecar.as_ref().map(|sidecar| sidecar.0);
-        if let Some(first) = seen.get(&address) {
-            let message = format!("a second endpoint {address}");
-            review.note_two(Code::EndpointTwice, &at.field("address"), message, first, "the first is here");
-            continue;
-        }
-        seen.insert(address, at.field("address"));
-        match (sidecar, with_sidecar) {
-            (Some(sidecar), _) if sidecar == address => {
-                let message = format!("{sidecar} is the application's own address");
-                review.note(Code::SidecarIsApplication, &at.field("sidecar"), message);
-            }
-            (None, _) if spec.identity.is_some() => {
-                let message = format!("{address} has no sidecar that could prove the Backend's identity");
-                let identity = path.field("identity");
-                review.note_two(
-                    Code::IdentityUnchecked,
-                    &at.field("address"),
-                    message,
-                    &identity,
-                    "the identity",
-                );
-            }
-            (None, Some(other)) => {
-                let message = format!("{address} has no sidecar, and others of the Backend have one");
-                let other = endpoints_at.item(other).field("sidecar");
-                review.note_two(Code::PlaintextMixed, &at.field("address"), message, &other, "such as this");
-            }
-            _ => {}
-        }
-        endpoints.push(Endpoint { id: EndpointId { backend: id.clone(), address }, sidecar });
-    }
+    let (hosts, addresses) = places(spec, &path.field("endpoints"), review);
+    let endpoints = addresses
+        .into_iter()
+        .map(|(address, sidecar)| Endpoint { id: EndpointId { backend: id.clone(), address }, sidecar })
+        .collect();
     let backend = Backend {
         id,
         hostnames: spec.hostnames.iter().map(|name| name.0.as_str().into()).collect(),
         is_default: spec.default,
         protocol: protocol(spec.protocol),
         identity: spec.identity.as_ref().map(|id| id.0.as_str().into()),
+        outside: Outside {
+            hosts,
+            tls: outside::tls(spec, &path, review),
+            health_check: outside::health_check(spec, &path, review),
+        },
     };
     (backend, endpoints)
+}
+
+type Addresses = Vec<(SocketAddr, Option<SocketAddr>)>;
+
+/// Where the endpoints are: those that are known by name, and the others, with their sidecars.
+fn places(spec: &BackendSpec, path: &FieldPath, review: &mut Review<'_>) -> (Vec<Host>, Addresses) {
+    let (mut hosts, mut addresses) = (BTreeMap::new(), BTreeMap::new());
+    let mut found: Addresses = Vec::new();
+    let with_sidecar = spec.endpoints.iter().position(|endpoint| endpoint.sidecar.is_some());
+    for (index, written) in spec.endpoints.iter().enumerate() {
+        let at = path.item(index);
+        let sidecar = written.sidecar.as_ref().map(|sidecar| sidecar.0);
+        let (name, field, first) = match (&written.address, &written.dns) {
+            (Some(address), None) => {
+                let address = SocketAddr::new(address.0, written.port);
+                let first = addresses.insert(address, at.field("address"));
+                if first.is_none() {
+                    found.push((address, sidecar));
+                }
+                (address.to_string(), "address", first)
+            }
+            (None, Some(name)) => {
+                let host = Host { name: name.0.as_str().into(), port: written.port };
+                let name = host.to_string();
+                (name, "dns", hosts.insert(host, at.field("dns")))
+            }
+            (Some(_), Some(_)) => {
+                let message = "`dns` beside `address`";
+                let address = at.field("address");
+                review.note_two(
+                    Code::EndpointPlace,
+                    &at.field("dns"),
+                    message,
+                    &address,
+                    "the address is here",
+                );
+                continue;
+            }
+            (None, None) => {
+                review.note(Code::EndpointPlace, &at, "neither `address` nor `dns`");
+                continue;
+            }
+        };
+        let field = at.field(field);
+        if let Some(first) = first {
+            let message = format!("a second endpoint {name}");
+            review.note_two(Code::EndpointTwice, &field, message, &first, "the first is here");
+            continue;
+        }
+        let other = with_sidecar.map(|other| path.item(other).field("sidecar"));
+        trust(written, &name, spec, (&at, &field, other), review);
+    }
+    (hosts.into_keys().collect(), found)
+}
+
+/// What is wrong with the way in which one endpoint proves itself, or does not.
+fn trust(
+    written: &BackendEndpoint,
+    name: &str,
+    spec: &BackendSpec,
+    (at, field, other): (&FieldPath, &FieldPath, Option<FieldPath>),
+    review: &mut Review<'_>,
+) {
+    match (&written.sidecar, other) {
+        (Some(_), _) if written.dns.is_some() => {
+            let message = format!("{name} is a DNS name");
+            review.note(Code::SidecarOfName, &at.field("sidecar"), message);
+        }
+        (Some(sidecar), _) if sidecar.0.to_string() == name => {
+            let message = format!("{name} is the application's own address");
+            review.note(Code::SidecarIsApplication, &at.field("sidecar"), message);
+        }
+        (None, _) if spec.identity.is_some() => {
+            let message = format!("{name} has no sidecar that could prove the Backend's identity");
+            let identity = FieldPath::spec().field("identity");
+            review.note_two(Code::IdentityUnchecked, field, message, &identity, "the identity");
+        }
+        (None, Some(other)) => {
+            let message = format!("{name} has no sidecar, and others of the Backend have one");
+            review.note_two(Code::PlaintextMixed, field, message, &other, "such as this");
+        }
+        _ => {}
+    }
 }
 
 pub(super) fn protocol(written: BackendProtocol) -> Protocol {

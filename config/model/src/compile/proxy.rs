@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::document::Document;
-use crate::document::proxy_config::{AccessLogSpec, InboundSpec, LimitsSpec, ProxyConfigSpec};
+use crate::document::proxy_config::{AccessLogSpec, DnsSpec, InboundSpec, LimitsSpec, ProxyConfigSpec};
 use crate::finding::Code;
 use crate::settings::{
-    AccessLog, Application, ControlPlane, DRAIN_DEADLINE_DEFAULT, Inbound, Limits, Outbound, ProxySettings,
+    AccessLog, Application, ControlPlane, DRAIN_DEADLINE_DEFAULT, Dns, Inbound, Limits, Outbound,
+    ProxySettings,
 };
 use crate::source::FieldPath;
 use crate::spiffe::SpiffeId;
@@ -51,6 +52,7 @@ pub(super) fn lower(
         limits: limits(&spec.limits),
         drain_deadline: spec.drain.deadline.as_ref().map_or(DRAIN_DEADLINE_DEFAULT, Span::duration),
         access_log: access_log(&spec.access_log, base_dir),
+        dns: dns(&spec.dns, &path.field("dns"), review),
     })
 }
 
@@ -154,6 +156,30 @@ fn limits(written: &LimitsSpec) -> Limits {
             .body_held_total_max
             .as_ref()
             .map_or(defaults.body_held_bytes_total_max, ByteSize::bytes),
+    }
+}
+
+fn dns(written: &DnsSpec, path: &FieldPath, review: &mut Review<'_>) -> Dns {
+    let defaults = Dns::default();
+    let span = |written: &Option<Span>, default| written.as_ref().map_or(default, Span::duration);
+    // A bound that is not written gives way to the one that is.
+    let ttl_min = span(&written.ttl_min, defaults.ttl_min);
+    let ttl_max = span(&written.ttl_max, defaults.ttl_max.max(ttl_min));
+    if ttl_min > ttl_max && written.ttl_min.is_some() {
+        let message = "`ttlMin` is longer than `ttlMax`";
+        review.note_two(
+            Code::DnsBounds,
+            &path.field("ttlMin"),
+            message,
+            &path.field("ttlMax"),
+            "the upper bound",
+        );
+    }
+    Dns {
+        servers: written.servers.iter().map(|server| server.0).collect(),
+        ttl_min: ttl_min.min(ttl_max),
+        ttl_max,
+        timeout: span(&written.timeout, defaults.timeout),
     }
 }
 

@@ -47,6 +47,9 @@ const FORMATS: &[&Format] = &[
     &HEADER_VALUE,
     &TIMESTAMP,
     &TRUST_DOMAIN,
+    &ABSOLUTE_PATH,
+    &REQUEST_PATH,
+    &URI,
 ];
 
 const OBJECT_NAME: Format = Format {
@@ -156,6 +159,36 @@ const TRUST_DOMAIN: Format = Format {
     pattern: Some("^[a-z0-9._-]+$"),
     fits: |text| format!("spiffe://{text}").parse::<SpiffeId>().is_ok_and(|id| id.trust_domain() == text),
 };
+const ABSOLUTE_PATH: Format = Format {
+    name: "absolute-path",
+    grammar: "the whole path of a file, such as `/etc/ssl/partner.pem`",
+    pattern: Some("^/"),
+    fits: |text| (2..=4096).contains(&text.len()) && text.starts_with('/') && !text.contains('\0'),
+};
+const REQUEST_PATH: Format = Format {
+    name: "request-path",
+    grammar: "a path as a request has it, such as `/health`, with a query if wanted",
+    pattern: Some("^/[!-~]*$"),
+    fits: |text| {
+        text.len() <= 1024
+            && text.starts_with('/')
+            && text.bytes().all(|b| b.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&b))
+    },
+};
+const URI: Format = Format {
+    name: "absolute-uri",
+    grammar: "a URI with its scheme, such as `spiffe://partner.example/ns/chat/sa/engine`",
+    pattern: Some("^[A-Za-z][A-Za-z0-9+.-]*:[!-~]+$"),
+    fits: |text| {
+        text.len() <= 2048
+            && text.split_once(':').is_some_and(|(scheme, rest)| {
+                scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                    && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b))
+                    && !rest.is_empty()
+                    && rest.bytes().all(|b| b.is_ascii_graphic())
+            })
+    },
+};
 
 fn is_label(text: &str) -> bool {
     !text.is_empty()
@@ -262,6 +295,12 @@ written! {
     Timestamp(String) is TIMESTAMP;
     /// The domain within which identities are trusted.
     TrustDomain(String) is TRUST_DOMAIN;
+    /// Whole path of a file.
+    AbsolutePath(String) is ABSOLUTE_PATH;
+    /// Path of a request, with a query if there is one.
+    RequestPath(String) is REQUEST_PATH;
+    /// A URI with its scheme.
+    Uri(String) is URI;
 }
 
 schema!(Span is DURATION);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::BackendProtocol;
 use super::formats::{HostAndPort, Label, Listen, Peer, TrustDomain};
-use crate::settings::{DRAIN_DEADLINE_DEFAULT, Limits};
+use crate::settings::{DRAIN_DEADLINE_DEFAULT, Dns, Limits};
 use crate::units::{ByteSize, Span, duration_text};
 
 /// Settings of one sidecar process. The object's namespace and name are those of the workload it stands beside.
@@ -42,6 +42,9 @@ pub struct ProxyConfigSpec {
     /// One JSON object for each request.
     #[serde(default)]
     pub access_log: AccessLogSpec,
+    /// How names of Backends' endpoints are looked up.
+    #[serde(default)]
+    pub dns: DnsSpec,
 }
 
 /// Who the workload is: `spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT`, with the namespace of this object.
@@ -186,4 +189,24 @@ pub struct AccessLogSpec {
     /// `/dev/stdout`, a file relative to this one, or `off`. Default: `/dev/stdout`.
     #[schemars(length(min = 1))]
     pub path: Option<String>,
+}
+
+/// How names of Backends' endpoints are looked up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsSpec {
+    /// `IP:PORT` of each server that is asked; names are then taken as they are written. Default: servers, search domains and
+    /// `ndots` of `/etc/resolv.conf`. At most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub servers: Vec<Peer>,
+    /// A name is looked up again after the answer's time to live, but not sooner than this, `10ms` to `24h`.
+    #[schemars(extend("default" = duration_text(Dns::default().ttl_min), "x-at-least" = "10ms", "x-at-most" = "24h"))]
+    pub ttl_min: Option<Span>,
+    /// And not later than this, `10ms` to `24h`.
+    #[schemars(extend("default" = duration_text(Dns::default().ttl_max), "x-at-least" = "10ms", "x-at-most" = "24h"))]
+    pub ttl_max: Option<Span>,
+    /// Longest time until a server has answered, `10ms` to `1m`; it is asked twice.
+    #[schemars(extend("default" = duration_text(Dns::default().timeout), "x-at-least" = "10ms", "x-at-most" = "1m"))]
+    pub timeout: Option<Span>,
 }

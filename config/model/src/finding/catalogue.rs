@@ -271,6 +271,33 @@ catalogue! {
     "0404" Warning PlaintextMixed: "some endpoints in plaintext",
         "Some endpoints have a sidecar; requests to this one are neither encrypted nor authenticated.",
         "add `sidecar` to this endpoint";
+    "0405" Error EndpointPlace: "not exactly one place",
+        "An endpoint is known by its address or by a DNS name.",
+        "write either `address` or `dns`";
+    "0406" Error SidecarOfName: "sidecar of a DNS name",
+        "A name may have many addresses, and each of them a sidecar of its own.",
+        "write the endpoints by `address`, or remove `sidecar`";
+    "0407" Error TlsBesideSidecar: "TLS to a sidecar",
+        "Sidecars prove themselves by their identity; `tls` is for endpoints outside the mesh.",
+        "remove `tls`, or keep endpoints with a sidecar in a Backend of their own";
+    "0408" Error TlsRoots: "not exactly one source of roots",
+        "Without roots no certificate can be believed, and of two sources nobody knows which is meant.",
+        "write one of `wellKnownCACertificates: System`, `caCertificates` and `caFile`";
+    "0409" Error PemUnusable: "unusable certificates",
+        "Roots are certificates in PEM, and nothing else.",
+        "paste the blocks from `-----BEGIN CERTIFICATE-----` to `-----END CERTIFICATE-----`, and no key";
+    "0410" Error SubjectAltNameField: "name type and field do not fit",
+        "The name stands in the field that belongs to its type.",
+        "write exactly the field that belongs to the type: `hostname` for Hostname, `uri` for URI";
+    "0411" Error ProbeUnclear: "not exactly one question",
+        "An endpoint is asked what its engine understands, or what `path` says.",
+        "write either `engine` or `path`";
+    "0412" Error ProbeModel: "model where none is asked for",
+        "Only Triton and servers of KServe's protocol tell of each model whether it is loaded.",
+        "remove `model`";
+    "0413" Warning ProbeIdle: "nobody is asked",
+        "Every endpoint has a sidecar, and `scope: OutsideMesh` asks only those without.",
+        "remove `healthCheck`, or write `scope: All`";
 
     "0601" Error ThresholdMissing: "no threshold",
         "Without a threshold nothing tells a good request from a bad one.",
@@ -321,6 +348,9 @@ catalogue! {
     "0708" Error NotOneProxyConfig: "not exactly one ProxyConfig",
         "A sidecar takes its settings from one object.",
         "keep one ProxyConfig in the file";
+    "0709" Error DnsBounds: "lower bound above the upper one",
+        "No time to live lies between them.",
+        "make `ttlMin` at most `ttlMax`";
 }
 
 #[cfg(test)]

@@ -21,6 +21,110 @@ pub struct Backend {
     pub protocol: Protocol,
     /// SPIFFE ID that the sidecars of its endpoints must present; any identity of the trust domain where absent.
     pub identity: Option<Arc<str>>,
+    /// How endpoints without a sidecar are found, reached and watched.
+    pub outside: Outside,
+}
+
+/// How endpoints outside the mesh are found, reached and watched. By default: by address, in plaintext, not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outside {
+    /// Endpoints that are known by name; their addresses are looked up by the sidecar.
+    pub hosts: Vec<Host>,
+    /// TLS to endpoints, which prove themselves by name; plaintext where absent.
+    pub tls: Option<Arc<Tls>>,
+    /// Probes for readiness; every endpoint counts as ready where absent.
+    pub health_check: Option<Arc<HealthCheck>>,
+}
+
+/// Endpoints behind a DNS name: one for each address that it has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Host {
+    /// Lower case.
+    pub name: Arc<str>,
+    /// Port of every address.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
+/// TLS to an endpoint that is no sidecar, in the words of the Gateway API's BackendTLSPolicy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tls {
+    /// Sent as SNI. The certificate must be for this name, unless `names` says otherwise. Lower case.
+    pub hostname: Arc<str>,
+    /// What its certificate must lead to.
+    pub roots: Roots,
+    /// Where not empty, the certificate must have one of these names, and need not have `hostname`.
+    pub names: Vec<PeerName>,
+}
+
+/// Certificates that are trusted without further proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Roots {
+    /// Those of the machine or image that the sidecar runs on.
+    System,
+    /// These, as PEM.
+    Pem(Arc<str>),
+    /// Those in a PEM file beside the sidecar; its absolute path.
+    File(Arc<str>),
+}
+
+/// A name that a certificate may carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum PeerName {
+    /// A DNS name; a wildcard of the certificate may stand for its first label.
+    Hostname(Arc<str>),
+    /// A URI, to the letter.
+    Uri(Arc<str>),
+}
+
+/// How an endpoint is asked whether it is ready. One that has not said so gets no request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HealthCheck {
+    /// Path and query of a GET that is answered with 2xx by an endpoint that is ready.
+    pub path: Arc<str>,
+    /// Where it is asked, over HTTP/1.1, if not on the endpoint's own port.
+    pub port: Option<u16>,
+    /// From the end of one probe to the next, on average.
+    pub interval: Duration,
+    /// Longest time of one probe, connecting included.
+    pub timeout: Duration,
+    /// So many probes in a row must succeed before an endpoint that was not ready is ready again; for a new one, one is enough.
+    pub healthy_threshold: u32,
+    /// So many probes in a row must get no answer before an endpoint is not ready; an answer that says so is enough.
+    pub unhealthy_threshold: u32,
+    /// Which endpoints are asked.
+    pub scope: HealthScope,
+}
+
+impl HealthCheck {
+    /// A GET of `path` on the endpoint's own port, every 5 s. Envoy's and Kuma's examples lie between 5 s and 10 s; 3 s leave an
+    /// engine time whose event loop is busy with a batch.
+    pub fn of(path: impl Into<Arc<str>>) -> Self {
+        Self {
+            path: path.into(),
+            port: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(3),
+            healthy_threshold: 2,
+            unhealthy_threshold: 3,
+            scope: HealthScope::OutsideMesh,
+        }
+    }
+}
+
+/// Which endpoints are asked whether they are ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum HealthScope {
+    /// Those without a sidecar.
+    #[default]
+    OutsideMesh,
+    /// All, those with a sidecar through it.
+    All,
 }
 
 /// What an application speaks on its port.

@@ -2,7 +2,7 @@ mod reference;
 
 use penstock_model::names::{ObjectName, RouteId};
 use penstock_model::snapshot::{
-    Backend, FieldMatch, Parts, Pattern, Protocol, RouteParent, ValueMatch, WeightedBackend,
+    Backend, FieldMatch, Outside, Parts, Pattern, Protocol, RouteParent, ValueMatch, WeightedBackend,
 };
 
 use super::*;
@@ -73,6 +73,7 @@ fn backend(name: &str) -> Backend {
         is_default: false,
         protocol: Protocol::Http,
         identity: None,
+        outside: Outside::default(),
     }
 }
 

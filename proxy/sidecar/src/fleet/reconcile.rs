@@ -41,7 +41,7 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use penstock_model::names::{BackendId, EndpointId};
-    use penstock_model::snapshot::{Backend, Endpoint, Parts, Protocol};
+    use penstock_model::snapshot::{Backend, Endpoint, Outside, Parts, Protocol};
 
     use super::*;
 
@@ -54,6 +54,7 @@ mod tests {
             is_default: true,
             protocol: Protocol::Http,
             identity: None,
+            outside: Outside::default(),
         };
         parts.backends.insert(id.clone(), Arc::new(backend));
         for (address, sidecar) in endpoints {
