@@ -8,9 +8,12 @@
 //!                  └──no────────────────────────────┴► NACK: nothing of the response is used, what was held stays
 //! ```
 //!
+//! Each response is answered once: a copy of one that was answered is passed over, since by then newer content may be held.
+//!
 //! What is held outlives the stream: the next one begins with its names and versions, and only differences are sent. References
 //! between resources are not checked here; a route may name a backend that has not arrived.
 
+mod answers;
 mod candidate;
 mod refusal;
 
@@ -21,6 +24,7 @@ use std::time::Duration;
 use penstock_model::snapshot::Parts;
 use penstock_model::units::Moment;
 
+use answers::Answers;
 pub use candidate::Candidate;
 use candidate::Made;
 
@@ -50,8 +54,10 @@ pub enum ClientAction {
 pub enum Received {
     /// It can be used: call [`ClientState::accept`] or [`ClientState::reject`].
     Candidate(Candidate),
-    /// It was refused; the NACK is among the actions.
+    /// It was refused; the NACK is among the actions, or among those of a later [`ClientState::timer`].
     Refused(Vec<ClientAction>),
+    /// It is a copy of one that has arrived before on this stream.
+    Copy,
 }
 
 /// Everything that a sidecar knows from its control plane, and how far it is with each type.
@@ -60,6 +66,8 @@ pub struct ClientState {
     node: Node,
     parts: Parts,
     types: [TypeState; ResourceType::ALL.len()],
+    /// To responses of types that we do not know.
+    foreign: Answers,
     /// Number of the stream; a candidate of an earlier one has nobody to answer to.
     stream: u64,
 }
@@ -108,6 +116,7 @@ struct TypeState {
     nonce: Option<String>,
     system_version: Option<String>,
     accepted_at: Option<Moment>,
+    answers: Answers,
 }
 
 impl ClientState {
@@ -119,16 +128,15 @@ impl ClientState {
             let held = Held { version: encoded.version, received_at: None };
             types[resource.resource_type().index()].held.insert(encoded.name.to_string(), held);
         }
-        Self { node, parts, types, stream: 0 }
+        Self { node, parts, types, foreign: Answers::default(), stream: 0 }
     }
 
     /// A stream has opened: subscribes to everything of every type.
     pub fn connected(&mut self, now: Moment) -> Vec<ClientAction> {
-        self.stream += 1;
+        self.disconnected();
         let mut node = Some(self.node.clone());
         let subscribe = |(resource_type, state): (ResourceType, &mut TypeState)| {
             state.asked_at = Some(now);
-            state.overdue = false;
             let versions = state.held.iter().map(|(name, held)| (name.clone(), held.version.to_string()));
             ClientAction::Send(Box::new(DeltaDiscoveryRequest {
                 node: node.take(),
@@ -144,32 +152,42 @@ impl ClientState {
     /// The stream has ended. What is held stays in use.
     pub fn disconnected(&mut self) {
         self.stream += 1;
+        self.foreign = Answers::default();
         for state in &mut self.types {
             state.asked_at = None;
             state.overdue = false;
+            state.answers = Answers::default();
         }
     }
 
     /// The control plane has sent `response`.
-    pub fn response(&mut self, response: DeltaDiscoveryResponse) -> Received {
+    pub fn response(&mut self, response: DeltaDiscoveryResponse, now: Moment) -> Received {
         let type_url = response.type_url.clone();
         let nonce = response.nonce.clone();
         let Some(resource_type) = ResourceType::from_type_url(&type_url) else {
             let why = format!("`{}` was not subscribed to", type_url.escape_debug());
-            return Received::Refused(vec![nack(type_url, nonce, refusal::of_response(&why))]);
+            let nack = nack(type_url, nonce, refusal::of_response(&why));
+            return Received::Refused(sent(self.foreign.refuse(nack, now).into_iter().flatten()));
         };
         let state = &mut self.types[resource_type.index()];
+        if !nonce.is_empty() {
+            if state.answers.has(&nonce) {
+                return Received::Copy;
+            }
+            state.answers.note(&nonce);
+        }
         state.asked_at = None;
         state.overdue = false;
         state.nonce = Some(nonce.clone());
         if nonce.is_empty() {
             let why = "the response has no nonce, so that it cannot be acknowledged";
             state.last_error = Some(why.to_owned());
-            return Received::Refused(vec![nack(type_url, nonce, refusal::of_response(why))]);
+            let nack = nack(type_url, nonce, refusal::of_response(why));
+            return Received::Refused(sent(state.answers.refuse(nack, now).into_iter().flatten()));
         }
         match Candidate::read(self.stream, resource_type, response, &state.held) {
             Ok(candidate) => Received::Candidate(candidate),
-            Err(flaws) => Received::Refused(self.refuse(resource_type, nonce, flaws)),
+            Err(flaws) => Received::Refused(self.refuse(resource_type, nonce, flaws, now)),
         }
     }
 
@@ -198,29 +216,31 @@ impl ClientState {
             wire::remove_from(&mut self.parts, resource_type, &name);
         }
         state.flaws.extend(candidate.unserved.into_iter().map(|flaw| (flaw.name.clone(), flaw)));
-        let mut actions = vec![ClientAction::Send(Box::new(DeltaDiscoveryRequest {
+        let ack = Box::new(DeltaDiscoveryRequest {
             type_url: resource_type.type_url().to_owned(),
             response_nonce: candidate.nonce,
             ..DeltaDiscoveryRequest::default()
-        }))];
+        });
+        let mut actions = sent(state.answers.accept().into_iter().chain([ack]));
         self.publish_if(is_change || was_settled != self.is_settled(), &mut actions);
         actions
     }
 
     /// Uses nothing of the candidate, because of `flaws` that the owner has found in it. Nothing happens when its stream has ended
     /// meanwhile.
-    pub fn reject(&mut self, candidate: Candidate, flaws: Vec<Flaw>) -> Vec<ClientAction> {
+    pub fn reject(&mut self, candidate: Candidate, flaws: Vec<Flaw>, now: Moment) -> Vec<ClientAction> {
         if candidate.stream != self.stream {
             return Vec::new();
         }
-        self.refuse(candidate.resource_type, candidate.nonce, flaws)
+        self.refuse(candidate.resource_type, candidate.nonce, flaws, now)
     }
 
     /// Time has passed: call it at [`Self::next_timer`].
     pub fn timer(&mut self, now: Moment) -> Vec<ClientAction> {
-        let mut actions = Vec::new();
+        let mut actions = sent(self.foreign.due(now));
         let mut has_expired = false;
         for (resource_type, state) in ResourceType::ALL.into_iter().zip(&mut self.types) {
+            actions.extend(sent(state.answers.due(now)));
             if state.asked_at.is_some_and(|at| at + ANSWER_WAIT_MAX <= now) {
                 state.asked_at = None;
                 state.overdue = true;
@@ -241,7 +261,8 @@ impl ClientState {
     pub fn next_timer(&self) -> Option<Moment> {
         let answers = self.types.iter().filter_map(|state| state.asked_at.map(|at| at + ANSWER_WAIT_MAX));
         let expiries = self.types.iter().flat_map(|state| state.expires_at.values().copied());
-        answers.chain(expiries).min()
+        let held_back = self.types.iter().filter_map(|state| state.answers.next());
+        answers.chain(expiries).chain(held_back).chain(self.foreign.next()).min()
     }
 
     /// Everything that is held.
@@ -276,14 +297,21 @@ impl ClientState {
         ResourceType::ALL.into_iter().zip(&self.types).map(of).collect()
     }
 
-    fn refuse(&mut self, resource_type: ResourceType, nonce: String, flaws: Vec<Flaw>) -> Vec<ClientAction> {
+    fn refuse(
+        &mut self,
+        resource_type: ResourceType,
+        nonce: String,
+        flaws: Vec<Flaw>,
+        now: Moment,
+    ) -> Vec<ClientAction> {
         let status = refusal::of_resources(&flaws);
         let was_settled = self.is_settled();
         let state = &mut self.types[resource_type.index()];
         state.answered = true;
         state.last_error = Some(status.message.clone());
         state.flaws.extend(flaws.into_iter().map(|flaw| (flaw.name.clone(), flaw)));
-        let mut actions = vec![nack(resource_type.type_url().to_owned(), nonce, status)];
+        let nack = nack(resource_type.type_url().to_owned(), nonce, status);
+        let mut actions = sent(state.answers.refuse(nack, now).into_iter().flatten());
         self.publish_if(was_settled != self.is_settled(), &mut actions);
         actions
     }
@@ -316,11 +344,15 @@ impl TypeState {
     }
 }
 
-fn nack(type_url: String, response_nonce: String, error_detail: Status) -> ClientAction {
-    ClientAction::Send(Box::new(DeltaDiscoveryRequest {
+fn nack(type_url: String, response_nonce: String, error_detail: Status) -> Box<DeltaDiscoveryRequest> {
+    Box::new(DeltaDiscoveryRequest {
         type_url,
         response_nonce,
         error_detail: Some(error_detail),
         ..DeltaDiscoveryRequest::default()
-    }))
+    })
+}
+
+fn sent(requests: impl IntoIterator<Item = Box<DeltaDiscoveryRequest>>) -> Vec<ClientAction> {
+    requests.into_iter().map(ClientAction::Send).collect()
 }

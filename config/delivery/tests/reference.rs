@@ -1,8 +1,9 @@
 //! Both ends against a reference model that is too simple to be wrong: one map from name to version at each end.
 //!
-//! A gRPC stream neither duplicates nor reorders, but it can end after any message; publishing, refusals and subscriptions with
-//! stale nonces happen in between. What must hold after every step is asserted in [`World`], what must hold in the end in
-//! [`World::settle`].
+//! The stream can end after any message; publishing, refusals and subscriptions with stale nonces happen in between. gRPC neither
+//! loses, copies nor reorders messages, but what relays it might: a second set of properties runs over a link that does all
+//! three. A message that is lost leaves an answer missing; the control plane then ends the stream, and the sidecar opens another.
+//! What must hold after every step is asserted in [`World`], what must hold in the end in [`World::settle`].
 #![allow(clippy::panic, clippy::unwrap_used, reason = "this is how a test fails, also in what tests share")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -74,6 +75,10 @@ enum Step {
     ToClient,
     ToServer,
     Cut,
+    /// Until the client's timer is due.
+    Wait,
+    /// The link loses, copies or swaps messages in one direction.
+    Fault(Fault, Direction),
     /// A subscription change with a nonce that answers nothing.
     Stale {
         resource_type: ResourceType,
@@ -82,17 +87,64 @@ enum Step {
     },
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Lose,
+    /// The next message will arrive once more, at some later time.
+    Copy,
+    /// The copy arrives.
+    Late,
+    Swap,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    ToClient,
+    ToServer,
+}
+
+/// Messages under way in one direction.
+struct Link<M> {
+    queue: VecDeque<M>,
+    copies: VecDeque<M>,
+}
+
+impl<M: Clone> Link<M> {
+    fn new() -> Self {
+        Self { queue: VecDeque::new(), copies: VecDeque::new() }
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    fn disturb(&mut self, fault: Fault) {
+        let Self { queue, copies } = self;
+        match fault {
+            Fault::Lose => drop(queue.pop_front()),
+            Fault::Copy => copies.extend(queue.front().cloned()),
+            Fault::Late => queue.extend(copies.pop_front()),
+            Fault::Swap if queue.len() > 1 => queue.swap(0, 1),
+            Fault::Swap => {}
+        }
+    }
+}
+
 struct World {
     reference: Reference,
     session: Session,
     client: ClientState,
-    to_client: VecDeque<DeltaDiscoveryResponse>,
-    to_server: VecDeque<DeltaDiscoveryRequest>,
+    to_client: Link<DeltaDiscoveryResponse>,
+    to_server: Link<DeltaDiscoveryRequest>,
     published: Option<Arc<Published>>,
     /// Responses of this stream without answer: nonce by type.
     outstanding: BTreeMap<ResourceType, String>,
     answered: BTreeSet<String>,
     was_poisoned: bool,
+    /// Messages of this stream were copied or swapped.
+    was_disturbed: bool,
+    /// Messages of this stream were lost.
+    was_lossy: bool,
     streams: u64,
     response_bytes_max: usize,
     blame: Blame,
@@ -105,12 +157,14 @@ impl World {
             reference: Reference::default(),
             session: Session::new(0),
             client: ClientState::new(Node::default(), Parts::default()),
-            to_client: VecDeque::new(),
-            to_server: VecDeque::new(),
+            to_client: Link::new(),
+            to_server: Link::new(),
             published: None,
             outstanding: BTreeMap::new(),
             answered: BTreeSet::new(),
             was_poisoned: false,
+            was_disturbed: false,
+            was_lossy: false,
             streams: 0,
             response_bytes_max,
             blame,
@@ -127,10 +181,19 @@ impl World {
             Step::ToClient => self.deliver_to_client(),
             Step::ToServer => self.deliver_to_server(),
             Step::Cut => self.cut(),
+            Step::Wait => drop(self.wait()),
+            Step::Fault(fault, direction) => {
+                self.was_disturbed = true;
+                self.was_lossy |= matches!(fault, Fault::Lose);
+                match direction {
+                    Direction::ToClient => self.to_client.disturb(fault),
+                    Direction::ToServer => self.to_server.disturb(fault),
+                }
+            }
             Step::Stale { resource_type, name, adds } => {
                 let names = vec![name];
                 let (added, taken) = if adds { (names, Vec::new()) } else { (Vec::new(), names) };
-                self.to_server.push_back(DeltaDiscoveryRequest {
+                self.to_server.queue.push_back(DeltaDiscoveryRequest {
                     type_url: resource_type.type_url().to_owned(),
                     resource_names_subscribe: added,
                     resource_names_unsubscribe: taken,
@@ -155,6 +218,7 @@ impl World {
         self.to_client.clear();
         self.to_server.clear();
         self.outstanding.clear();
+        self.was_lossy = false;
         self.client.disconnected();
         self.streams += 1;
         self.session = Session::with_response_bytes_max(self.streams, self.response_bytes_max);
@@ -167,7 +231,7 @@ impl World {
     }
 
     fn deliver_to_server(&mut self) {
-        let Some(request) = self.to_server.pop_front() else { return };
+        let Some(request) = self.to_server.queue.pop_front() else { return };
         let actions = self.session.request(request);
         self.on_server_actions(actions);
     }
@@ -196,13 +260,15 @@ impl World {
         assert_eq!(names.len(), response.resources.len(), "a name twice in one response");
         let previous = self.outstanding.insert(t, response.nonce.clone());
         assert_eq!(previous, None, "two responses of {t} in flight");
-        self.to_client.push_back(response);
+        self.to_client.queue.push_back(response);
     }
 
     fn deliver_to_client(&mut self) {
-        let Some(response) = self.to_client.pop_front() else { return };
-        let Received::Candidate(candidate) = self.client.response(response.clone()) else {
-            panic!("refused: {response:?}")
+        let Some(response) = self.to_client.queue.pop_front() else { return };
+        let candidate = match self.client.response(response.clone(), self.now) {
+            Received::Candidate(candidate) => candidate,
+            Received::Copy => return assert!(self.was_disturbed, "a copy where there is none"),
+            Received::Refused(_) => panic!("refused: {response:?}"),
         };
         let poison: Vec<_> = candidate.made().filter(|r| is_poison(r)).cloned().collect();
         if poison.is_empty() {
@@ -223,19 +289,22 @@ impl World {
             problem: POISON.to_owned(),
         };
         let flaws = poison.iter().map(flaw).collect();
-        let mut actions = self.client.reject(candidate, flaws);
-        if let (Blame::Whole, Some(ClientAction::Send(request))) = (self.blame, actions.first_mut()) {
-            request.error_detail = Some(Status { code: 3, message: POISON.to_owned(), details: Vec::new() });
-        }
+        let actions = self.client.reject(candidate, flaws, self.now);
         self.on_client_actions(actions);
     }
 
     fn on_client_actions(&mut self, actions: Vec<ClientAction>) {
         for action in actions {
             match action {
-                ClientAction::Send(request) => self.to_server.push_back(*request),
+                ClientAction::Send(mut request) => {
+                    if let (Blame::Whole, Some(status)) = (self.blame, &mut request.error_detail) {
+                        *status = Status { code: 3, message: POISON.to_owned(), details: Vec::new() };
+                    }
+                    self.to_server.queue.push_back(*request);
+                }
                 ClientAction::Publish(parts) => assert_eq!(&parts, self.client.parts()),
-                ClientAction::Overdue(t) => panic!("{t} overdue"),
+                // The time may pass while answers are under way.
+                ClientAction::Overdue(_) => {}
             }
         }
     }
@@ -253,15 +322,24 @@ impl World {
         };
         let by_content: Map = Resource::all(self.client.parts()).map(content).collect();
         assert_eq!(by_content, self.reference.client);
-        if !self.was_poisoned {
+        if !self.was_poisoned && !self.was_disturbed {
             assert_eq!(dangling(self.client.parts()), None);
         }
+    }
+
+    /// Lets the time pass until the client has something to do; says whether it ever has.
+    fn wait(&mut self) -> bool {
+        let Some(due) = self.client.next_timer() else { return false };
+        self.now = self.now.max(due);
+        let actions = self.client.timer(self.now);
+        self.on_client_actions(actions);
+        true
     }
 
     /// Delivers everything until nobody has anything to say. That this ends is the proof that a NACK makes no loop.
     fn pump(&mut self) {
         for _ in 0..2_000 {
-            if self.to_client.is_empty() && self.to_server.is_empty() {
+            if self.to_client.queue.is_empty() && self.to_server.queue.is_empty() && !self.wait() {
                 return;
             }
             self.step(Step::ToServer);
@@ -273,6 +351,10 @@ impl World {
     /// Everything under way arrives; then something sound is published.
     fn settle(&mut self, last: Parts) {
         self.pump();
+        if self.was_lossy {
+            self.cut();
+            self.pump();
+        }
         if self.blame == Blame::Named && self.published.is_some() {
             self.check_only_poison_differs();
         }
@@ -391,7 +473,12 @@ fn parts(choices: [u8; 12], may_poison: bool) -> Parts {
     parts
 }
 
-fn steps(may_poison: bool) -> impl Strategy<Value = Vec<Step>> {
+/// What a link may do. Without loss no new stream comes to the rescue.
+const SOUND: &[Fault] = &[];
+const COPIES: &[Fault] = &[Fault::Copy, Fault::Late, Fault::Swap];
+const LOSSY: &[Fault] = &[Fault::Copy, Fault::Late, Fault::Swap, Fault::Lose];
+
+fn steps(may_poison: bool, faults: &'static [Fault]) -> impl Strategy<Value = Vec<Step>> {
     let name = prop_oneof![
         Just("penstock/ns/a".to_owned()),
         Just("penstock/ns/route-0".to_owned()),
@@ -409,7 +496,11 @@ fn steps(may_poison: bool) -> impl Strategy<Value = Vec<Step>> {
             |(resource_type, name, adds)| Step::Stale { resource_type, adds: adds || name == "*", name },
         ),
     ];
-    prop::collection::vec(step, 0..120)
+    let directions = prop::sample::select(&[Direction::ToClient, Direction::ToServer][..]);
+    let fault = (any::<prop::sample::Index>(), directions).prop_map(move |(index, direction)| {
+        if faults.is_empty() { Step::Wait } else { Step::Fault(*index.get(faults), direction) }
+    });
+    prop::collection::vec(prop_oneof![3 => step, 1 => fault], 0..160)
 }
 
 fn run(steps: Vec<Step>, last: [u8; 12], response_bytes_max: usize, blame: Blame) {
@@ -423,27 +514,52 @@ fn bounds() -> impl Strategy<Value = usize> {
     prop::sample::select(&[1, 600, RESPONSE_BYTES_MAX][..])
 }
 
+fn blames() -> impl Strategy<Value = Blame> {
+    prop::sample::select(&[Blame::Named, Blame::Whole][..])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn both_ends_agree_in_the_end_and_no_reference_dangles(
-        steps in steps(false), last: [u8; 12], bytes_max in bounds(),
+        steps in steps(false, SOUND), last: [u8; 12], bytes_max in bounds(),
     ) {
         run(steps, last, bytes_max, Blame::Named);
     }
 
     #[test]
     fn what_is_refused_by_name_holds_up_nothing_else(
-        steps in steps(true), last: [u8; 12], bytes_max in bounds(),
+        steps in steps(true, SOUND), last: [u8; 12], bytes_max in bounds(),
     ) {
         run(steps, last, bytes_max, Blame::Named);
     }
 
     #[test]
     fn what_is_refused_as_a_whole_arrives_once_it_is_mended(
-        steps in steps(true), last: [u8; 12], bytes_max in bounds(),
+        steps in steps(true, SOUND), last: [u8; 12], bytes_max in bounds(),
     ) {
         run(steps, last, bytes_max, Blame::Whole);
+    }
+
+    #[test]
+    fn no_removal_is_lost_over_a_link_that_copies_and_swaps(
+        steps in steps(false, COPIES), last: [u8; 12], bytes_max in bounds(),
+    ) {
+        run(steps, last, bytes_max, Blame::Named);
+    }
+
+    #[test]
+    fn no_removal_is_lost_over_a_link_that_loses_too(
+        steps in steps(false, LOSSY), last: [u8; 12], bytes_max in bounds(),
+    ) {
+        run(steps, last, bytes_max, Blame::Named);
+    }
+
+    #[test]
+    fn refusals_make_no_loop_over_a_link_that_loses_copies_and_swaps(
+        steps in steps(true, LOSSY), last: [u8; 12], bytes_max in bounds(), blame in blames(),
+    ) {
+        run(steps, last, bytes_max, blame);
     }
 }

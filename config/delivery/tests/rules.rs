@@ -218,9 +218,10 @@ fn response(nonce: &str, resources: Vec<discovery::Resource>, removed: &[&str]) 
 
 /// Takes a response, accepts it if it is sound, and returns the request that answers it.
 fn take(client: &mut ClientState, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-    let actions = match client.response(response) {
+    let actions = match client.response(response, Moment(0)) {
         Received::Candidate(candidate) => client.accept(candidate, Moment(0)),
         Received::Refused(actions) => actions,
+        Received::Copy => panic!("a copy"),
     };
     let Some(ClientAction::Send(request)) = actions.into_iter().next() else { panic!("no answer") };
     *request
@@ -388,6 +389,90 @@ fn rule_1_a_response_without_nonce_is_refused() {
     let nack = take(&mut client, response("", vec![sent(&backend("a", "1"))], &[]));
     assert!(nack.error_detail.is_some());
     assert_eq!(held(&client), [""; 0]);
+}
+
+#[test]
+fn rule_1_a_copy_of_a_response_is_not_answered_twice_nor_used_over_newer_content() {
+    let mut client = client([]);
+    let first = response("n1", vec![sent(&backend("a", "1"))], &[]);
+    take(&mut client, first.clone());
+    take(&mut client, response("n2", vec![sent(&backend("a", "2"))], &[]));
+    assert_eq!(client.response(first.clone(), Moment(0)), Received::Copy);
+    assert_eq!(held(&client), ["a 2"]);
+    // On the next stream it may be another response.
+    client.disconnected();
+    client.connected(Moment(0));
+    take(&mut client, first);
+    assert_eq!(held(&client), ["a 1"]);
+}
+
+/// A control plane that answers each NACK with the same content again: it sends, and waits for an answer.
+fn nacks_within(span: Duration, mut again: impl FnMut(u32) -> DeltaDiscoveryResponse) -> u32 {
+    let mut client = client([]);
+    let mut now = Moment(0);
+    let mut nacks = 0;
+    loop {
+        let mut actions = match client.response(again(nacks), now) {
+            Received::Refused(actions) => actions,
+            other => panic!("not refused: {other:?}"),
+        };
+        while !actions.iter().any(|action| matches!(action, ClientAction::Send(_))) {
+            now = client.next_timer().unwrap();
+            if now > Moment(0) + span {
+                return nacks;
+            }
+            actions = client.timer(now);
+        }
+        nacks += 1;
+        assert!(nacks < 10_000, "they spin");
+    }
+}
+
+#[test]
+fn rule_1_a_control_plane_that_sends_what_was_refused_again_and_again_is_slowed_down() {
+    let bad = |name: &str| discovery::Resource {
+        resource: Some(prost_types::Any {
+            type_url: BACKENDS.type_url().to_owned(),
+            value: b"nonsense".to_vec(),
+        }),
+        ..sent(&backend(name, "1"))
+    };
+    let hour = Duration::from_secs(3_600);
+    // Three at once; 0.5, 1, 2, 4, 8 and 16 s; then every 30 s.
+    let expected = 3 + 6 + (3_600 - 31) / 30;
+    assert_eq!(nacks_within(hour, |n| response(&format!("n{n}"), vec![bad("a")], &[])), expected);
+    assert_eq!(nacks_within(hour, |_| response("", vec![], &[])), expected, "without a nonce");
+    let foreign = |n| DeltaDiscoveryResponse {
+        type_url: "type.googleapis.com/somebody.Elses".to_owned(),
+        ..response(&format!("n{n}"), vec![], &[])
+    };
+    assert_eq!(nacks_within(hour, foreign), expected, "of a type that nobody asked for");
+}
+
+#[test]
+fn rule_1_what_is_accepted_in_between_ends_the_wait_and_every_response_has_its_answer() {
+    let mut client = client([]);
+    let bad = discovery::Resource { resource: None, ..sent(&backend("a", "1")) };
+    let mut answered = Vec::new();
+    let mut note = |actions: Vec<ClientAction>| {
+        for action in actions {
+            if let ClientAction::Send(request) = action {
+                answered.push((request.response_nonce, request.error_detail.is_some()));
+            }
+        }
+    };
+    for number in 0..6 {
+        match client.response(response(&format!("n{number}"), vec![bad.clone()], &[]), Moment(0)) {
+            Received::Refused(actions) => note(actions),
+            other => panic!("{other:?}"),
+        }
+    }
+    let good = client.response(response("good", vec![sent(&backend("a", "1"))], &[]), Moment(0));
+    let Received::Candidate(good) = good else { panic!("{good:?}") };
+    note(client.accept(good, Moment(0)));
+    let nacks = (0..6).map(|number| (format!("n{number}"), true));
+    assert_eq!(answered, nacks.chain([("good".to_owned(), false)]).collect::<Vec<_>>());
+    assert!(client.next_timer().is_none_or(|at| at >= Moment(0) + ANSWER_WAIT_MAX), "nothing is held back");
 }
 
 #[test]
@@ -614,9 +699,9 @@ fn rule_8_a_resource_with_a_ttl_is_dropped_unless_a_heartbeat_prolongs_it() {
 #[test]
 fn rule_8_a_heartbeat_for_what_is_not_held_is_refused() {
     let mut client = client([backend("a", "1")]);
-    for (name, content) in [("a", "2"), ("b", "1")] {
+    for (name, content, nonce) in [("a", "2", "n1"), ("b", "1", "n2")] {
         let heartbeat = discovery::Resource { resource: None, ..sent(&backend(name, content)) };
-        let nack = take(&mut client, response("n1", vec![heartbeat], &[]));
+        let nack = take(&mut client, response(nonce, vec![heartbeat], &[]));
         let message = nack.error_detail.unwrap().message;
         assert!(message.contains("resource is missing"), "{message}");
     }
@@ -780,7 +865,7 @@ fn a_candidate_of_a_stream_that_has_ended_changes_nothing() {
     let mut client = client([]);
     for (accepts, is_told_of_the_end) in [(true, true), (true, false), (false, true)] {
         let Received::Candidate(candidate) =
-            client.response(response("n1", vec![sent(&backend("a", "1"))], &[]))
+            client.response(response("n1", vec![sent(&backend("a", "1"))], &[]), Moment(0))
         else {
             panic!("refused")
         };
@@ -788,8 +873,11 @@ fn a_candidate_of_a_stream_that_has_ended_changes_nothing() {
             client.disconnected();
         }
         client.connected(Moment(0));
-        let actions =
-            if accepts { client.accept(candidate, Moment(0)) } else { client.reject(candidate, vec![]) };
+        let actions = if accepts {
+            client.accept(candidate, Moment(0))
+        } else {
+            client.reject(candidate, vec![], Moment(0))
+        };
         assert_eq!(actions, []);
         assert_eq!(held(&client), [""; 0]);
     }
@@ -803,7 +891,7 @@ fn a_client_is_settled_once_every_type_was_answered_even_by_nothing() {
         assert!(!client.is_settled());
         let empty =
             DeltaDiscoveryResponse { type_url: t.type_url().to_owned(), ..response("n", vec![], &[]) };
-        let Received::Candidate(candidate) = client.response(empty) else { panic!("refused") };
+        let Received::Candidate(candidate) = client.response(empty, Moment(0)) else { panic!("refused") };
         let publishes = client.accept(candidate, Moment(0)).len() - 1;
         assert_eq!(publishes, usize::from(i == 4), "the first whole snapshot is published, empty as it is");
     }
@@ -821,7 +909,7 @@ fn one_refused_response_does_not_keep_a_client_from_being_settled() {
         take(&mut client, empty);
     }
     let bad = discovery::Resource { resource: None, ..sent(&backend("a", "1")) };
-    let Received::Refused(actions) = client.response(response("n", vec![bad], &[])) else {
+    let Received::Refused(actions) = client.response(response("n", vec![bad], &[]), Moment(0)) else {
         panic!("accepted")
     };
     assert_eq!(actions[1..], [ClientAction::Publish(Parts::default())]);

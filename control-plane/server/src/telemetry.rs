@@ -77,6 +77,8 @@ pub(crate) enum StreamEnd {
     Shutdown,
     /// The sidecar broke the protocol.
     Protocol,
+    /// The sidecar did not answer a response.
+    Unanswered,
 }
 
 impl Reload {
@@ -105,7 +107,7 @@ impl ConnectionRefused {
 }
 
 impl StreamEnd {
-    const ALL: [Self; 4] = [Self::Sidecar, Self::Lifetime, Self::Shutdown, Self::Protocol];
+    const ALL: [Self; 5] = [Self::Sidecar, Self::Lifetime, Self::Shutdown, Self::Protocol, Self::Unanswered];
 
     fn label(self) -> &'static str {
         match self {
@@ -113,6 +115,7 @@ impl StreamEnd {
             Self::Lifetime => "lifetime",
             Self::Shutdown => "shutdown",
             Self::Protocol => "protocol",
+            Self::Unanswered => "unanswered",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Responses wait in a short queue. While it is full this task waits, and with it its sidecar's requests: a sidecar that does
 //! not read can make nothing pile up here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use penstock_delivery::proto::envoy::service::discovery::v3::{
 };
 use penstock_delivery::server::{Refusal, ServerAction, Session};
 use penstock_delivery::wire::ResourceType;
+use penstock_model::units::Moment;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
@@ -26,6 +28,9 @@ use crate::telemetry::{Metrics, StreamEnd};
 const LIFE_MIN: Duration = Duration::from_secs(30 * 60);
 /// Added at random, so that sidecars that came together do not go together.
 const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
+/// A sidecar answers at once, or holds a refusal back for half a minute. One that has not answered after twice that has lost the
+/// response: nothing more would ever be sent to it on this stream.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Longest name that Kubernetes allows, for pod and namespace together with the dot.
 const NODE_CHARS_MAX: usize = 317;
 
@@ -46,6 +51,8 @@ pub(super) struct Driver {
     metrics: Arc<Metrics>,
     progress: Progress,
     key: Option<SidecarKey>,
+    /// Since when the last response of a type has had no answer.
+    unanswered: BTreeMap<ResourceType, Moment>,
     _open: Open,
 }
 
@@ -67,6 +74,7 @@ impl Driver {
             metrics,
             progress: Progress::default(),
             key: None,
+            unanswered: BTreeMap::new(),
         }
     }
 
@@ -84,7 +92,7 @@ impl Driver {
                 (StreamEnd::Shutdown, Some(Status::unavailable("the control plane is stopping; connect again")))
             }
             () = clock.sleep(life) => (StreamEnd::Lifetime, None),
-            end = self.exchange(requests) => end,
+            end = self.exchange(requests, clock) => end,
         };
         let why = told.as_ref().map_or("", Status::message).to_owned();
         if let Some(told) = told.filter(|_| end != StreamEnd::Sidecar) {
@@ -97,10 +105,12 @@ impl Driver {
     async fn exchange(
         &mut self,
         mut requests: impl Stream<Item = Result<DeltaDiscoveryRequest, Status>> + Unpin,
+        clock: Clock,
     ) -> End {
         let mut published = self.fanout.subscribe();
         published.mark_changed();
         loop {
+            let oldest = self.unanswered.values().min().copied();
             let actions = tokio::select! {
                 biased;
                 // The fanout outlives every stream, so there is always a next change to wait for.
@@ -113,9 +123,13 @@ impl Driver {
                     None => return (StreamEnd::Sidecar, None),
                     Some(Err(status)) => return (StreamEnd::Sidecar, Some(status)),
                 },
+                () = clock.sleep_until_some(oldest.map(|since| since + ANSWER_WAIT_MAX)) => {
+                    let why = "a response was not answered; connect again";
+                    return (StreamEnd::Unanswered, Some(Status::deadline_exceeded(why)));
+                }
             };
             for action in actions {
-                if let Err(end) = self.perform(action).await {
+                if let Err(end) = self.perform(action, clock).await {
                     return end;
                 }
             }
@@ -123,12 +137,13 @@ impl Driver {
         }
     }
 
-    async fn perform(&mut self, action: ServerAction) -> Result<(), End> {
+    async fn perform(&mut self, action: ServerAction, clock: Clock) -> Result<(), End> {
         match action {
             ServerAction::Send(response) => {
                 let resource_type = ResourceType::from_type_url(&response.type_url);
                 self.metrics.response_sent(resource_type.map_or("unknown", ResourceType::label));
                 if let Some(resource_type) = resource_type {
+                    self.unanswered.insert(resource_type, clock.now());
                     let report = self.progress.types.entry(resource_type.label()).or_default();
                     report.version = Some(response.system_version_info.clone());
                     report.nonce = Some(response.nonce.clone());
@@ -136,6 +151,7 @@ impl Driver {
                 self.responses.send(Ok(response)).await.map_err(|_| (StreamEnd::Sidecar, None))
             }
             ServerAction::Acked { resource_type, nonce } => {
+                self.unanswered.remove(&resource_type);
                 self.metrics.acked(resource_type.label(), self.node());
                 let report = self.progress.types.entry(resource_type.label()).or_default();
                 if report.nonce.as_ref() == Some(&nonce) {
@@ -144,6 +160,7 @@ impl Driver {
                 Ok(())
             }
             ServerAction::Nacked { resource_type, message, .. } => {
+                self.unanswered.remove(&resource_type);
                 let why = printable(&message, REASON_CHARS_MAX);
                 self.metrics.nacked(resource_type.label(), self.node(), &why);
                 Ok(())
@@ -205,6 +222,8 @@ fn printable(words: &str, chars_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use penstock_delivery::proto::envoy::config::core::v3::Node;
+    use penstock_delivery::server::Published;
+    use penstock_model::snapshot::Snapshot;
     use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
@@ -258,6 +277,32 @@ mod tests {
         tasks.stop();
         assert_eq!(tasks.drained(Duration::from_secs(60)).await, 0);
         assert!(responses.recv().await.unwrap().is_ok());
+        assert!(responses.recv().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_response_is_never_answered_ends_so_that_the_next_can_bring_it() {
+        let (tasks, fanout) = (Tasks::new(), Fanout::new());
+        let (requests, mut responses) = start(&tasks, &fanout);
+        let clock = Clock::start();
+        let url = ResourceType::Backend.type_url();
+        let subscription = DeltaDiscoveryRequest { type_url: url.to_owned(), ..request().unwrap() };
+        requests.send(Ok(subscription.clone())).await.unwrap();
+        fanout.publish(Arc::new(Published::new(&Snapshot::default())));
+        // One that is answered is no fault, however long the stream then rests.
+        let response = responses.recv().await.unwrap().unwrap();
+        let ack = DeltaDiscoveryRequest { response_nonce: response.nonce, ..subscription.clone() };
+        requests.send(Ok(ack)).await.unwrap();
+        clock.sleep(ANSWER_WAIT_MAX * 2).await;
+        let again = DeltaDiscoveryRequest {
+            resource_names_subscribe: vec!["penstock/ns/a".to_owned()],
+            ..subscription
+        };
+        requests.send(Ok(again)).await.unwrap();
+        assert!(responses.recv().await.unwrap().is_ok());
+        let before = clock.now();
+        let end = responses.recv().await.unwrap().unwrap_err();
+        assert_eq!((end.code(), clock.now().since(before)), (tonic::Code::DeadlineExceeded, ANSWER_WAIT_MAX));
         assert!(responses.recv().await.is_none());
     }
 

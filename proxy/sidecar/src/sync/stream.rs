@@ -104,7 +104,11 @@ async fn converse(sync: &Sync, state: &mut ClientState, control: &Control) -> an
 fn receive(sync: &Sync, state: &mut ClientState, response: DeltaDiscoveryResponse) -> Vec<ClientAction> {
     let label = ResourceType::from_type_url(&response.type_url).map_or("unknown", ResourceType::label);
     let count = |result| sync.telemetry.metrics.xds_updates.with_label_values(&[label, result]).inc();
-    match state.response(response) {
+    match state.response(response, clock::now()) {
+        Received::Copy => {
+            count("copy");
+            Vec::new()
+        }
         Received::Candidate(candidate) => {
             count("ack");
             state.accept(candidate, clock::now())
