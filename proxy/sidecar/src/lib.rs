@@ -15,4 +15,5 @@ pub mod seed;
 pub mod sync;
 pub mod tasks;
 pub mod telemetry;
+mod turn;
 pub mod upstream;

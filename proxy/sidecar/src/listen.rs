@@ -19,12 +19,14 @@ use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use penstock_model::settings::Limits;
 use penstock_model::spiffe::SpiffeId;
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::tls::{ALPN, SslDigest};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 pub use self::engine::Engine;
 
@@ -35,7 +37,7 @@ use crate::identity::{self, Identity};
 use crate::network::{Accept, Accepted, Network};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
-use crate::upstream::dial::Wire;
+use crate::upstream::dial::{self, Wire};
 
 /// Pause after an accept that failed for want of descriptors, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -136,7 +138,10 @@ impl Listener {
         let Accepted { wire: stream, source, local, id } = accepted;
         match self.tls.clone() {
             Some(tls) => {
-                let Some(handshake) = self.in_time(tls.accept(stream), stop.clone()).await else { return };
+                let Some(handshake) = self.in_time(tls.accept(dial::read_ahead(stream)), stop.clone()).await
+                else {
+                    return;
+                };
                 match handshake {
                     Ok(Ok(stream)) => match self.peer_of(&stream) {
                         Ok(peer) => {
@@ -206,8 +211,13 @@ impl Listener {
         let head_read_timeout = self.limits.header_read_timeout;
         let is_http2 = protocol == ALPN::H2;
         let origin = Origin { put_back, protocol, arrival, tls, id, head_read_timeout };
-        if let Ok(conn) = Conn::new(stream, origin) {
-            self.engine.serve(Box::new(conn), is_http2, &stop).await;
+        let conn: pingora_error::Result<Stream> = if is_http2 {
+            Conn::new(dial::gathered(stream), origin).map(|conn| Box::new(conn) as _)
+        } else {
+            Conn::new(stream, origin).map(|conn| Box::new(conn) as _)
+        };
+        if let Ok(conn) = conn {
+            self.engine.serve(conn, is_http2, &stop).await;
         }
     }
 
@@ -215,7 +225,7 @@ impl Listener {
         Arrival { direction: self.direction, source, local, peer, head: HeadWatch::default() }
     }
 
-    fn peer_of(&self, stream: &tokio_rustls::server::TlsStream<Box<dyn Wire>>) -> Result<SpiffeId, Refusal> {
+    fn peer_of(&self, stream: &TlsStream<BufReader<Box<dyn Wire>>>) -> Result<SpiffeId, Refusal> {
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
         let peer = Trust::peer_of(leaf)?;

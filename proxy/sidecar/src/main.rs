@@ -8,6 +8,10 @@ use penstock_proxy::app::{self, App};
 use penstock_proxy::lifecycle::{self, Drained};
 use tracing_subscriber::EnvFilter;
 
+/// The data path allocates and frees small blocks on every request; `proxy/README.md` has the figures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The Penstock sidecar.
 #[derive(Parser)]
 #[command(name = "penstock-proxy", version)]

@@ -25,6 +25,7 @@ use penstock_model::settings::Limits;
 
 use crate::http::Hooks;
 use crate::tasks::Tasks;
+use crate::turn::OncePerTurn;
 use crate::upstream::seam::Mesh;
 
 /// Idle time of an HTTP/2 connection without streams.
@@ -96,7 +97,7 @@ impl Engine {
     /// Serves one connection to its end.
     pub async fn serve(&self, stream: Stream, is_http2: bool, stop: &ShutdownWatch) {
         if is_http2 {
-            self.proxy.process_new(stream, stop).await;
+            OncePerTurn::new(self.proxy.process_new(stream, stop)).await;
             return;
         }
         let mut session = ServerSession::new_http1(stream);

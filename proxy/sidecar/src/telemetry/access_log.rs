@@ -147,6 +147,8 @@ pub struct AccessLogWriter {
 
 /// Lines that may wait for the disk; more are dropped and counted.
 const LINES_MAX: usize = 8_192;
+/// How long a line may wait for others.
+const GATHER_TIME: Duration = Duration::from_millis(20);
 
 impl AccessLogWriter {
     /// Opens what the settings name.
@@ -186,16 +188,18 @@ impl Drop for AccessLogWriter {
     fn drop(&mut self) {
         drop(self.lines.take());
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // A writer that panicked has nothing more to write.
             drop(thread.join());
         }
     }
 }
 
-/// Many lines at once where they come fast, each at once where they do not.
+/// Wakes for the first line and writes all that have come a little later: waking for each would cost as much as its request.
 fn write(out: Box<dyn Write + Send>, taken: &Receiver<Vec<u8>>) {
     let mut out = BufWriter::new(out);
     while let Ok(line) = taken.recv() {
+        thread::park_timeout(GATHER_TIME);
         let mut written = out.write_all(&line);
         while let Ok(line) = taken.try_recv() {
             written = written.and_then(|()| out.write_all(&line));

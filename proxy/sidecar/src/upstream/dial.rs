@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, BufWriter};
 use tokio::net::TcpStream;
 
 /// A byte stream to somewhere.
@@ -36,6 +36,19 @@ impl Dial for Tcp {
             Ok(Box::new(stream) as Box<dyn Wire>)
         })
     }
+}
+
+/// A TLS record holds at most so much (RFC 8446, 5.1).
+const RECORD_BYTES_MAX: usize = 16 << 10;
+
+/// For HTTP/2 over it: frames of one flush become one record, and one call of the kernel, instead of one each.
+pub fn gathered<S: AsyncWrite>(stream: S) -> BufWriter<S> {
+    BufWriter::with_capacity(RECORD_BYTES_MAX, stream)
+}
+
+/// For TLS over it: rustls asks for 4 KiB at a time, however much has arrived.
+pub fn read_ahead<S: AsyncRead>(stream: S) -> BufReader<S> {
+    BufReader::with_capacity(RECORD_BYTES_MAX, stream)
 }
 
 /// No delay for small writes; probes for peers that have vanished.

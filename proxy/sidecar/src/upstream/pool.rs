@@ -17,17 +17,19 @@ use parking_lot::Mutex;
 use penstock_model::units::Moment;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::BufWriter;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::dial::{Dial, Wire};
+use super::dial::{Dial, Wire, gathered, read_ahead};
 use super::upload::UploadBody;
 use crate::clock;
 use crate::identity::verify::{Refusal, Trust};
 use crate::identity::{self, Identity};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::turn::OncePerTurn;
 
 /// How requests are carried to a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -267,6 +269,7 @@ impl Pool {
             Carrier::Mesh => self.secure(place, wire).await?,
             Carrier::H2c | Carrier::Http1 => wire,
         };
+        let wire = gathered(wire);
         let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -277,7 +280,7 @@ impl Pool {
             .map_err(|source| ConnectError::Handshake { address, source: source.into() })?;
         let pings = connection.ping_pong();
         let (silent, told) = oneshot::channel();
-        self.tasks.spawn("http2 connection", drive(connection, told, address));
+        self.tasks.spawn("http2 connection", OncePerTurn::new(drive(connection, told, address)));
         if let Some(mut pings) = pings {
             if place.carrier == Carrier::Mesh {
                 // In TLS 1.3 the peer judges our certificate after our own handshake is over: one answer says that it has.
@@ -317,7 +320,7 @@ impl Pool {
         };
         // Names play no part: the peer is known by the URI in its certificate.
         let name = ServerName::IpAddress(address.ip().into());
-        let connected = TlsConnector::from(Arc::clone(&self.tls)).connect(name, wire).await;
+        let connected = TlsConnector::from(Arc::clone(&self.tls)).connect(name, read_ahead(wire)).await;
         let stream = connected.map_err(|source| match identity::refusal_of(&source) {
             Some(refusal) => refused(refusal),
             None => ConnectError::Handshake { address, source: source.into() },
@@ -353,7 +356,7 @@ fn timed_out(place: &Place, terms: Terms) -> ConnectError {
 
 /// Runs a connection until it ends or its peer is told to be silent.
 async fn drive(
-    connection: h2::client::Connection<Box<dyn Wire>, Bytes>,
+    connection: h2::client::Connection<BufWriter<Box<dyn Wire>>, Bytes>,
     silent: oneshot::Receiver<()>,
     address: SocketAddr,
 ) {
