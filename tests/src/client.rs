@@ -117,23 +117,33 @@ impl Connection {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         authority: String,
     ) -> Self {
+        Self::try_over(version, stream, authority).await.expect("a stream that takes a preface")
+    }
+
+    /// Speaks over a stream that is open, as to `authority`.
+    ///
+    /// # Errors
+    /// When the stream breaks at once.
+    pub async fn try_over(
+        version: Version,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        authority: String,
+    ) -> hyper::Result<Self> {
         let mut driver = JoinSet::new();
         let stream = TokioIo::new(stream);
         let sender = match version {
             Version::Http1 => {
-                let (sender, connection) =
-                    http1::handshake(stream).await.expect("HTTP/1.1 needs no handshake");
+                let (sender, connection) = http1::handshake(stream).await?;
                 driver.spawn(async move { drop(connection.await) });
                 Sender::Http1(sender)
             }
             Version::Http2 => {
-                let handshake = http2::handshake(TokioExecutor::new(), stream).await;
-                let (sender, connection) = handshake.expect("an HTTP/2 preface that can be sent");
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
                 driver.spawn(async move { drop(connection.await) });
                 Sender::Http2(sender)
             }
         };
-        Self { sender, authority, _driver: driver }
+        Ok(Self { sender, authority, _driver: driver })
     }
 
     /// Sends a request; gives the answer when its head is there.

@@ -1,10 +1,11 @@
-//! The harness of the tests in `it/`: real programs on ports that the system chooses, real sockets, real TLS.
+//! The harness. For the tests in `it/`: real programs on ports that the system chooses, real sockets, real TLS.
 //!
 //! * [`mesh`]: a whole mesh; what else a test needs hangs from it.
 //! * [`programs`], [`engine`], [`sidecar`], [`plane`]: the processes. Each is ended when its value is dropped, and shows the end
 //!   of its log if the test failed.
 //! * [`documents`]: what the control plane is given.
 //! * [`client`], [`load`], [`application`], [`certs`]: the ends of the mesh, played by the test itself.
+//! * [`memory`], [`sockets`]: networks for whole meshes in this process, in `sim/`.
 //! * [`python`], [`curl`]: clients that others wrote.
 //! * [`exposition`]: what `/metrics` says.
 //! * [`golden`]: texts that are pinned.
@@ -26,10 +27,12 @@ pub mod engine;
 pub mod exposition;
 pub mod golden;
 pub mod load;
+pub mod memory;
 pub mod mesh;
 pub mod plane;
 pub mod programs;
 pub mod python;
 pub mod sidecar;
 pub mod skip;
+pub mod sockets;
 pub mod wait;

@@ -31,6 +31,7 @@ use crate::upstream::dial::{Dial, Tcp};
 use crate::upstream::pool::Pool;
 use crate::upstream::seam::Mesh;
 use crate::upstream::upload::BodyBudget;
+use crate::vitals::Vitals;
 
 /// Reads the ProxyConfig in `path`.
 ///
@@ -134,6 +135,17 @@ impl App {
         self.sockets.inbound.as_ref().and_then(|socket| socket.local().ok())
     }
 
+    /// To look into it while it runs.
+    pub fn vitals(&self) -> Vitals {
+        Vitals {
+            shared: Arc::clone(&self.shared),
+            identity: self.control.is_some().then(|| Arc::clone(&self.identity)),
+            pool: Arc::clone(&self.pool),
+            connections: self.connections.clone(),
+            background: self.background.clone(),
+        }
+    }
+
     /// Says on standard output where it listens, as one line of JSON.
     ///
     /// # Errors
@@ -156,6 +168,16 @@ impl App {
         Ok(())
     }
 
+    /// Counts panics of the whole process beside printing them: each costs one request.
+    pub fn count_panics(&self) {
+        let print = std::panic::take_hook();
+        let telemetry = Arc::clone(&self.shared.telemetry);
+        std::panic::set_hook(Box::new(move |panic| {
+            telemetry.metrics.panics.inc();
+            print(panic);
+        }));
+    }
+
     /// Serves until `stop` is over, then drains.
     ///
     /// # Errors
@@ -164,7 +186,6 @@ impl App {
         let (stopping, stopped) = watch::channel(false);
         let (ending, ended) = watch::channel(false);
         let tls = listen::mutual_tls(&self.identity)?;
-        count_panics(&self.shared.telemetry);
         if let Some(control) = &self.control {
             let settings = self.settings.clone();
             let telemetry = Arc::clone(&self.shared.telemetry);
@@ -220,16 +241,6 @@ impl Sockets {
         };
         Ok(Self { outbound, inbound, admin: listen::bind(network, "admin", settings.admin).await? })
     }
-}
-
-/// A panic costs one request; it is counted beside being printed.
-fn count_panics(telemetry: &Arc<Telemetry>) {
-    let print = std::panic::take_hook();
-    let telemetry = Arc::clone(telemetry);
-    std::panic::set_hook(Box::new(move |panic| {
-        telemetry.metrics.panics.inc();
-        print(panic);
-    }));
 }
 
 /// Lets go of connections to endpoints that are no longer in the fleet, after every snapshot.

@@ -17,3 +17,4 @@ pub mod tasks;
 pub mod telemetry;
 mod turn;
 pub mod upstream;
+pub mod vitals;

@@ -45,6 +45,7 @@ async fn main() -> ExitCode {
 async fn run(flags: &Flags) -> anyhow::Result<Drained> {
     let app = App::build(app::settings(&flags.config)?).await?;
     app.announce()?;
+    app.count_panics();
     app.run(async {
         match lifecycle::stop_signal().await {
             Ok(signal) => tracing::info!(signal, "stopping"),

@@ -27,6 +27,12 @@ pub struct Tcp;
 
 /// Idle time before the kernel probes a peer, as Linkerd and Envoy's guides set it.
 pub const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
+/// Between probes, and how many go unanswered before the peer counts as gone. The kernel's own values make that eleven minutes, for
+/// which a request would be held whose caller's host has vanished.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+const PROBES_MAX: u32 = 3;
+/// The same for bytes that were sent and not acknowledged; as long as a stalled write may take.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 
 impl Dial for Tcp {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Wire>>> {
@@ -57,5 +63,8 @@ pub fn read_ahead<S: AsyncRead>(stream: S) -> BufReader<S> {
 /// When the socket is closed already.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_TIME);
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&probes.with_interval(PROBE_INTERVAL).with_retries(PROBES_MAX))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }

@@ -262,6 +262,15 @@ impl Pool {
         });
     }
 
+    /// Places taken on shared connections.
+    pub fn streams(&self) -> u32 {
+        let shared = self.shared.lock();
+        let taken = |shelf: &Arc<Shelf>| -> u32 {
+            shelf.open.lock().iter().map(|open| open.streams.load(Ordering::Acquire)).sum()
+        };
+        shared.values().map(taken).sum()
+    }
+
     async fn connect_http2(&self, place: &Place) -> Result<SendRequest<Bytes>, ConnectError> {
         let address = place.address;
         let wire = self.dial(address).await?;

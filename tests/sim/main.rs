@@ -1,0 +1,15 @@
+//! Whole meshes in one process, in virtual time, with every fault that a test can think of.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails there, and says why"
+)]
+
+mod caller;
+mod cuts;
+mod leaves;
+mod meta;
+mod parity;
+mod world;
