@@ -14,10 +14,10 @@ PURE := -p penstock-model -p penstock-delivery -p penstock-dialect -p penstock-p
 export PATH := $(VENV)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help demo build test pure lint deny tools clients peers clean
+.PHONY: help demo build test pure lint deny bench-peers load release tools clients peers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: build ## see requests cross the mesh: make demo [FOR=20s] [JSON=FILE]
 	@$(TARGET_DIR)/debug/penstock demo --for $(FOR) $(if $(JSON),--json-file "$(JSON)")
@@ -45,6 +45,15 @@ deny: ## licences, bans and sources of dependencies, and advisories where their 
 	else echo "advisories not checked: their database cannot be reached from here"; fi; \
 	elif [ "$$CI" = true ]; then echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; \
 	else echo "skipped: needs cargo-deny (cargo install --locked cargo-deny)"; fi
+
+bench-peers: release peers ## what ours cost beside Envoy, HAProxy and nginx: make bench-peers [JSON=FILE] [ARGS='--scenario h1-sat']
+	@$(TARGET_DIR)/release/penstock-bench-peers --peers-dir $(PEERS)/bin $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+load: release ## a quick look at what ours cost, beside no proxy: make load [ARGS='--scenario sse-paced']
+	@$(TARGET_DIR)/release/penstock-bench-peers --peers ours --rounds 1 $(or $(ARGS),--scenario h1-sat)
+
+release: tools
+	@cargo build --release -p penstock-benches -p penstock-proxy -p penstock-control-plane
 
 tools:
 	@missing=; \

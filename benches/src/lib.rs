@@ -1,0 +1,13 @@
+//! What the programs of this folder share: a clock that two processes of one machine agree on, HTTP/1.1 as bytes, and the
+//! events of a stream with the time each was due.
+//!
+//! HTTP/1.1 is read here by hand, on `httparse`: client and backend share one core, and a general client would spend more on
+//! a request than the fastest of the proxies under test.
+
+pub mod chunked;
+pub mod clock;
+pub mod event;
+pub mod h1;
+pub mod latency;
+pub mod limits;
+pub mod unary;
