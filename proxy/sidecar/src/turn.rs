@@ -17,6 +17,8 @@ pub(crate) struct OncePerTurn<F> {
     inner: Pin<Box<F>>,
     bell: Arc<Bell>,
     waker: Waker,
+    /// The end of the turn is waited for.
+    yields: bool,
 }
 
 /// Rings the task at the end of the turn.
@@ -30,7 +32,7 @@ impl<F: Future> OncePerTurn<F> {
     /// Wraps a future.
     pub(crate) fn new(inner: F) -> Self {
         let bell = Arc::<Bell>::default();
-        Self { inner: Box::pin(inner), waker: Waker::from(Arc::clone(&bell)), bell }
+        Self { inner: Box::pin(inner), waker: Waker::from(Arc::clone(&bell)), bell, yields: false }
     }
 }
 
@@ -44,6 +46,14 @@ impl<F: Future> Future for OncePerTurn<F> {
                 *task = Some(context.waker().clone());
             }
         }
+        if self.bell.has_rung.load(Ordering::Acquire) && !self.yields {
+            self.yields = true;
+            // Its first poll asks the runtime to wake this task when nothing else is left to run. Asked here and not where the bell
+            // rings: the runtime itself may be ringing it, from the list that this adds to.
+            let _pending = pin!(tokio::task::yield_now()).poll(context);
+            return Poll::Pending;
+        }
+        self.yields = false;
         // Before the poll: what happens during it counts for the next one.
         self.bell.has_rung.store(false, Ordering::Release);
         let this = &mut *self;
@@ -62,8 +72,42 @@ impl Wake for Bell {
         }
         let task = self.task.lock().clone();
         if let Some(task) = task {
-            // Its first poll asks the runtime to wake the task when nothing else is left to run; outside of a runtime, at once.
-            let _pending = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&task));
+            task.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// A future that yields to the runtime is woken by the runtime, in the middle of its own list of those that yield.
+    #[tokio::test]
+    async fn a_future_that_yields_by_itself_goes_on() {
+        let mut turns = 0;
+        OncePerTurn::new(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+                turns += 1;
+            }
+        })
+        .await;
+        assert_eq!(turns, 100);
+    }
+
+    #[tokio::test]
+    async fn many_wakes_in_a_turn_are_one_poll() {
+        let mut polls = 0;
+        OncePerTurn::new(poll_fn(|context| {
+            polls += 1;
+            for _ in 0..10 {
+                context.waker().wake_by_ref();
+            }
+            if polls == 5 { Poll::Ready(()) } else { Poll::Pending }
+        }))
+        .await;
+        assert_eq!(polls, 5);
     }
 }
