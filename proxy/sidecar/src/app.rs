@@ -225,6 +225,7 @@ impl App {
         let drained = lifecycle::drain(&self.engine, &self.connections, self.settings.drain_deadline).await;
         ending.send_replace(true);
         self.background.cut();
+        self.shared.telemetry.close();
         Ok(drained)
     }
 }

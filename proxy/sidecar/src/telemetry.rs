@@ -60,4 +60,9 @@ impl Telemetry {
             self.metrics.access_log_dropped.inc();
         }
     }
+
+    /// Returns when every request that ended is in the access log.
+    pub fn close(&self) {
+        self.access_log.close();
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use penstock_model::names::{BackendId, ParentId, RouteId};
 use penstock_model::settings::AccessLog;
 use serde::Serialize;
@@ -142,7 +143,7 @@ struct Line<'a> {
 #[derive(Debug)]
 pub struct AccessLogWriter {
     lines: Option<SyncSender<Vec<u8>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Lines that may wait for the disk; more are dropped and counted.
@@ -157,7 +158,7 @@ impl AccessLogWriter {
     /// When the file cannot be opened for appending, or no thread can be had.
     pub fn open(settings: &AccessLog) -> anyhow::Result<Self> {
         let out: Box<dyn Write + Send> = match settings {
-            AccessLog::Off => return Ok(Self { lines: None, thread: None }),
+            AccessLog::Off => return Ok(Self { lines: None, thread: Mutex::default() }),
             AccessLog::Stdout => Box::new(stdout()),
             AccessLog::File(path) => {
                 let file = OpenOptions::new().create(true).append(true).open(path);
@@ -170,7 +171,7 @@ impl AccessLogWriter {
         let (lines, taken) = sync_channel(LINES_MAX);
         let thread =
             thread::Builder::new().name("access-log".to_owned()).spawn(move || write(out, &taken))?;
-        Ok(Self { lines: Some(lines), thread: Some(thread) })
+        Ok(Self { lines: Some(lines), thread: Mutex::new(Some(thread)) })
     }
 
     /// Writes one line; false when it had to be dropped.
@@ -181,27 +182,37 @@ impl AccessLogWriter {
         line.push(b'\n');
         lines.try_send(line).is_ok()
     }
+
+    /// Returns when whatever was taken is written; nothing is written after that.
+    pub fn close(&self) {
+        let (Some(lines), Some(thread)) = (&self.lines, self.thread.lock().take()) else { return };
+        // An empty line is the end.
+        if lines.send(Vec::new()).is_ok() {
+            thread.thread().unpark();
+        }
+        // A writer that panicked has nothing more to write.
+        drop(thread.join());
+    }
 }
 
-/// Whatever was taken is written before the process ends.
 impl Drop for AccessLogWriter {
     fn drop(&mut self) {
-        drop(self.lines.take());
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // A writer that panicked has nothing more to write.
-            drop(thread.join());
-        }
+        self.close();
     }
 }
 
 /// Wakes for the first line and writes all that have come a little later: waking for each would cost as much as its request.
 fn write(out: Box<dyn Write + Send>, taken: &Receiver<Vec<u8>>) {
     let mut out = BufWriter::new(out);
-    while let Ok(line) = taken.recv() {
-        thread::park_timeout(GATHER_TIME);
-        let mut written = out.write_all(&line);
+    let mut is_open = true;
+    while is_open && let Ok(first) = taken.recv() {
+        is_open = !first.is_empty();
+        if is_open {
+            thread::park_timeout(GATHER_TIME);
+        }
+        let mut written = out.write_all(&first);
         while let Ok(line) = taken.try_recv() {
+            is_open &= !line.is_empty();
             written = written.and_then(|()| out.write_all(&line));
         }
         if let Err(error) = written.and_then(|()| out.flush()) {
