@@ -33,7 +33,7 @@ pub(crate) trait Sink<M> {
     fn value(&mut self, mark: M, value: Value<'_>) -> Result<(), Defect>;
 
     /// A piece of a document at or below a path marked as text.
-    fn leaf(&mut self, mark: M, leaf: Leaf);
+    fn leaf(&mut self, mark: M, leaf: Leaf<'_>);
 }
 
 /// A marked value.
@@ -65,9 +65,11 @@ pub(crate) struct Clip<'a> {
 
 /// A piece of marked text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Leaf {
+pub(crate) enum Leaf<'a> {
     /// This many bytes of a string value, as written. A string comes in any number of pieces.
     Text(usize),
+    /// The string is complete; how it began.
+    TextEnd(Clip<'a>),
     /// This many bytes of a key, as written, in any number of pieces.
     Key(usize),
     /// A number.
@@ -229,7 +231,7 @@ impl<M: Copy + 'static> Walker<M> {
             b'[' => self.open(Container::Array, sink)?,
             b'"' => {
                 let counted = self.slot.text.is_some();
-                self.begin_text(Text::of_value(self.is_marked(), counted));
+                self.begin_text(Text::of_value(self.is_marked() || counted, counted));
             }
             b't' => self.state = State::Literal(Literal::True, 1),
             b'f' => self.state = State::Literal(Literal::False, 1),
@@ -365,6 +367,9 @@ impl<M: Copy + 'static> Walker<M> {
             self.slot = self.frame().child(key);
             self.state = State::Colon;
         } else {
+            if let Some(mark) = self.slot.text {
+                sink.leaf(mark, Leaf::TextEnd(self.capture.clip()));
+            }
             self.tell(Value::Text(self.capture.clip()), sink)?;
             self.end_value();
         }

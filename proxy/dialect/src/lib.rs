@@ -6,8 +6,8 @@
 //!
 //! Everything here gives the same result however the bytes are cut into chunks, and holds a bounded amount of them.
 //!
-//! A dialect is one file: two tables of JSON paths (what to read in a request, what to read in an event) and a judge; an arm
-//! of [`Dialect`], a line in the table of [`detect`], and cases in the corpus.
+//! A dialect is one file of tables (its name, what to read in a request, what to read in an event, how errors are written), an
+//! arm of [`Dialect`], a line in the table of [`detect`], and cases in the corpus.
 
 pub mod answer;
 pub mod defect;
@@ -21,6 +21,9 @@ pub mod usage;
 mod json;
 mod media;
 mod openai;
+mod tables;
+
+use tables::{Answer, Request, Tables};
 
 /// The API that a request speaks, told from its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,25 +52,32 @@ impl Dialect {
     /// The name used as a metric label and in logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Dialect::OpenAiChat => "openai_chat",
-            Dialect::OpenAiCompletions => "openai_completions",
-            Dialect::OpenAiEmbeddings => "openai_embeddings",
-            Dialect::Http => "http",
-        }
+        self.tables().label
     }
 
     /// The value of `gen_ai.operation.name` in OpenTelemetry's GenAI conventions; `None` for plain HTTP.
     #[must_use]
     pub fn operation(self) -> Option<&'static str> {
+        self.tables().operation
+    }
+
+    pub(crate) fn tables(self) -> &'static Tables {
         match self {
-            Dialect::OpenAiChat => Some("chat"),
-            Dialect::OpenAiCompletions => Some("text_completion"),
-            Dialect::OpenAiEmbeddings => Some("embeddings"),
-            Dialect::Http => None,
+            Dialect::OpenAiChat => &openai::CHAT,
+            Dialect::OpenAiCompletions => &openai::COMPLETIONS,
+            Dialect::OpenAiEmbeddings => &openai::EMBEDDINGS,
+            Dialect::Http => &PLAIN,
         }
     }
 }
+
+static PLAIN: Tables = Tables {
+    label: "http",
+    operation: None,
+    request: Request::Unread,
+    answer: Answer::UNREAD,
+    words: reply::words::Words::Plain,
+};
 
 /// Bytes of prompt text to one token, for the estimate made before a model has counted.
 ///

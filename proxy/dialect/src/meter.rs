@@ -149,13 +149,15 @@ fn take_event(reading: &mut Reading, dialect: Dialect, event: Event<'_>, now_ns:
     if let Some(usage) = judged.usage {
         reading.usage.get_or_insert_default().absorb(usage);
     }
-    match judged.piece {
-        Piece::Content { .. } => return reading.content(now_ns),
-        Piece::Error => reading.ending = Ending::Error,
-        Piece::Done if reading.ending == Ending::Unseen => reading.ending = Ending::Done,
-        Piece::Done | Piece::Usage | Piece::Role | Piece::Other => {}
+    if judged.piece == Piece::Error {
+        reading.ending = Ending::Error;
+    } else if judged.is_last && reading.ending == Ending::Unseen {
+        reading.ending = Ending::Done;
     }
-    None
+    match judged.piece {
+        Piece::Content { .. } => reading.content(now_ns),
+        Piece::Error | Piece::Usage | Piece::Role | Piece::Other => None,
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,48 @@
 //! The OpenAI dialects: chat completions, completions, embeddings. Engines that speak them: OpenAI, vLLM, SGLang, llama.cpp.
 //!
-//! The tables say what is read; `judge` says what one event of an answer carries. A stream begins with a delta that has only
-//! a role and often an empty content; that is no token. Text, reasoning and tool calls are.
+//! A stream begins with a delta that has only a role and often an empty content; that is no token.
 
-use crate::Usage;
-use crate::answer::{Judged, Mark, Piece};
-use crate::defect::Defect;
-use crate::json::{Leaf, Shape, Sink, Value, Walker};
+use crate::answer::Mark;
+use crate::json::Shape;
+use crate::reply::words::Words;
 use crate::scan::Wanted;
+use crate::tables::{Answer, Events, Request, Tables};
 use crate::usage::Count;
 
-/// Body of `POST /v1/chat/completions`.
-pub(crate) static CHAT: Shape<Wanted> = Shape::object(&[
+/// `POST /v1/chat/completions`.
+pub(crate) static CHAT: Tables = Tables {
+    label: "openai_chat",
+    operation: Some("chat"),
+    request: Request::Json(&CHAT_BODY),
+    answer: ANSWER,
+    words: Words::OpenAi,
+};
+
+/// `POST /v1/completions`.
+pub(crate) static COMPLETIONS: Tables = Tables {
+    label: "openai_completions",
+    operation: Some("text_completion"),
+    request: Request::Json(&COMPLETIONS_BODY),
+    answer: ANSWER,
+    words: Words::OpenAi,
+};
+
+/// `POST /v1/embeddings`.
+pub(crate) static EMBEDDINGS: Tables = Tables {
+    label: "openai_embeddings",
+    operation: Some("embeddings"),
+    request: Request::Json(&EMBEDDINGS_BODY),
+    answer: ANSWER,
+    words: Words::OpenAi,
+};
+
+/// `error` is also the name of an event: older builds of llama.cpp write `error: {…}` where others write `data:`.
+pub(crate) const ANSWER: Answer = Answer {
+    event: Some(Events { shape: &EVENT, last: &[], error: &["error"] }),
+    whole: Some(&WHOLE),
+};
+
+static CHAT_BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
     ("stream", Shape::value(Wanted::Stream)),
     ("max_completion_tokens", Shape::value(Wanted::OutputCap("max_completion_tokens"))),
@@ -20,20 +51,18 @@ pub(crate) static CHAT: Shape<Wanted> = Shape::object(&[
     ("tools", Shape::text(Wanted::Tools)),
 ]);
 
-/// Body of `POST /v1/completions`.
-pub(crate) static COMPLETIONS: Shape<Wanted> = Shape::object(&[
+static COMPLETIONS_BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
     ("stream", Shape::value(Wanted::Stream)),
     ("max_tokens", Shape::value(Wanted::OutputCap("max_tokens"))),
     ("prompt", Shape::text(Wanted::Prompt)),
 ]);
 
-/// Body of `POST /v1/embeddings`.
-pub(crate) static EMBEDDINGS: Shape<Wanted> =
+static EMBEDDINGS_BODY: Shape<Wanted> =
     Shape::object(&[("model", Shape::value(Wanted::Model)), ("input", Shape::text(Wanted::Prompt))]);
 
 /// An answer that is not a stream.
-pub(crate) static ANSWER: Shape<Mark> = Shape::object(&[("usage", USAGE)]);
+static WHOLE: Shape<Mark> = Shape::object(&[("usage", USAGE)]);
 
 /// One event of a streamed answer.
 static EVENT: Shape<Mark> = Shape::object(&[
@@ -71,63 +100,16 @@ static CHOICE: Shape<Mark> = Shape::object(&[
     ),
 ]);
 
-/// Judges one event. The name `error` is llama.cpp's: its older builds write `error: {…}` where others write `data:`.
-pub(crate) fn judge(name: Option<&[u8]>, data: &[u8]) -> Judged {
-    if data.trim_ascii() == b"[DONE]" {
-        return Judged { piece: Piece::Done, usage: None };
-    }
-    if name == Some(b"error") {
-        return Judged { piece: Piece::Error, usage: None };
-    }
-    let mut event = Event::default();
-    let mut walker = Walker::new(&EVENT);
-    if walker.push(data, &mut event).is_err() || !walker.is_complete() {
-        return Judged { piece: Piece::Other, usage: None };
-    }
-    let usage = Some(event.usage).filter(|usage| !usage.is_empty());
-    Judged { piece: event.piece(usage.is_some()), usage }
-}
-
-#[derive(Default)]
-struct Event {
-    deltas: u32,
-    role: bool,
-    error: bool,
-    usage: Usage,
-}
-
-impl Event {
-    fn piece(&self, counted: bool) -> Piece {
-        match self {
-            Event { error: true, .. } => Piece::Error,
-            Event { deltas: 1.., .. } => Piece::Content { deltas: self.deltas },
-            _ if counted => Piece::Usage,
-            Event { role: true, .. } => Piece::Role,
-            _ => Piece::Other,
-        }
-    }
-}
-
-impl Sink<Mark> for Event {
-    fn value(&mut self, mark: Mark, value: Value<'_>) -> Result<(), Defect> {
-        match (mark, value) {
-            (Mark::Text, Value::Text(clip)) if !clip.bytes.is_empty() => self.deltas += 1,
-            (Mark::Call, Value::Object) => self.deltas += 1,
-            (Mark::Role, Value::Text(_)) => self.role = true,
-            (Mark::Error, Value::Object | Value::Text(_)) => self.error = true,
-            (Mark::Count(count), _) => self.usage.note(count, value),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn leaf(&mut self, _: Mark, _: Leaf) {}
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::{Judged, Piece};
     use crate::json::FRAMES_MAX;
+    use crate::{Dialect, Usage};
+
+    fn judge(name: Option<&[u8]>, data: &[u8]) -> Judged {
+        crate::answer::judge(Dialect::OpenAiChat, name, data)
+    }
 
     fn check(data: &str, expected: Piece) {
         assert_eq!(judge(None, data.as_bytes()).piece, expected, "{data}");
@@ -141,7 +123,7 @@ mod tests {
 
     #[test]
     fn no_table_is_deeper_than_the_walker_follows() {
-        for depth in [CHAT.depth(), COMPLETIONS.depth(), EMBEDDINGS.depth(), ANSWER.depth(), EVENT.depth()] {
+        for depth in [CHAT_BODY.depth(), COMPLETIONS_BODY.depth(), EMBEDDINGS_BODY.depth(), WHOLE.depth(), EVENT.depth()] {
             assert!((1..=FRAMES_MAX).contains(&depth), "{depth}");
         }
     }
@@ -186,16 +168,17 @@ mod tests {
         let counts = r#""usage":{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":null}"#;
         let usage = Some(Usage { input: Some(5), output: Some(2), ..Usage::default() });
         let beside = format!(r#"{{"choices":[{{"delta":{{"content":"x"}}}}],{counts}}}"#);
-        assert_eq!(judge(None, beside.as_bytes()), Judged { piece: ONE, usage });
+        assert_eq!(judge(None, beside.as_bytes()), Judged { piece: ONE, usage, is_last: false });
         let alone = format!(r#"{{"choices":[],{counts}}}"#);
-        assert_eq!(judge(None, alone.as_bytes()), Judged { piece: Piece::Usage, usage });
+        assert_eq!(judge(None, alone.as_bytes()), Judged { piece: Piece::Usage, usage, is_last: false });
         check(r#"{"choices":[],"usage":null}"#, Piece::Other);
     }
 
     #[test]
     fn ends_and_errors_are_told() {
-        check("[DONE]", Piece::Done);
-        check(" [DONE] ", Piece::Done);
+        for data in ["[DONE]", " [DONE] "] {
+            assert_eq!(judge(None, data.as_bytes()), Judged { is_last: true, ..Judged::OTHER }, "{data:?}");
+        }
         check(r#"{"error":{"message":"out of memory","code":500}}"#, Piece::Error);
         check(r#"{"error":"out of memory"}"#, Piece::Error);
         check(r#"{"error":null,"choices":[{"text":"a"}]}"#, ONE);

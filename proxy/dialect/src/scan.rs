@@ -9,7 +9,8 @@
 
 use crate::defect::{Defect, ScanError};
 use crate::json::{Leaf, Sink, Value, Walker};
-use crate::{Dialect, Facts, openai};
+use crate::tables::Request;
+use crate::{Dialect, Facts};
 
 /// What a dialect's table of request paths may ask for. Keys are named where an error must name them.
 #[derive(Clone, Copy, Debug)]
@@ -56,11 +57,9 @@ impl Scanner {
     /// Begins a body of this dialect.
     #[must_use]
     pub fn new(dialect: Dialect) -> Scanner {
-        let shape = match dialect {
-            Dialect::OpenAiChat => Some(&openai::CHAT),
-            Dialect::OpenAiCompletions => Some(&openai::COMPLETIONS),
-            Dialect::OpenAiEmbeddings => Some(&openai::EMBEDDINGS),
-            Dialect::Http => None,
+        let shape = match dialect.tables().request {
+            Request::Unread => None,
+            Request::Json(shape) => Some(shape),
         };
         Scanner { walker: shape.map(Walker::new), reading: Reading::default(), error: None }
     }
@@ -152,13 +151,13 @@ impl Sink<Wanted> for Reading {
         Ok(())
     }
 
-    fn leaf(&mut self, mark: Wanted, leaf: Leaf) {
+    fn leaf(&mut self, mark: Wanted, leaf: Leaf<'_>) {
         match (mark, leaf) {
             (_, Leaf::Text(bytes)) | (Wanted::Tools, Leaf::Key(bytes)) => {
                 self.facts.prompt_bytes += bytes as u64;
             }
             (Wanted::Prompt, Leaf::Number) => self.facts.prompt_token_ids += 1,
-            (_, Leaf::Key(_) | Leaf::Number) => {}
+            (_, Leaf::Key(_) | Leaf::Number | Leaf::TextEnd(_)) => {}
         }
     }
 }

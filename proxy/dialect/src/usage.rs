@@ -1,32 +1,79 @@
-//! Token counts in what an engine answers: the `usage` object of a stream's event or of a plain JSON answer.
+//! Token counts in what an engine answers: the `usage` object of a stream's event or of a plain JSON answer, or its like.
+//!
+//! Engines count in different ways: most give all tokens of the prompt, Anthropic's API those that no cache had or was given, llama.cpp
+//! those that were computed. A [`Tally`] takes what there is and says it in one way.
 
 use crate::answer::Mark;
 use crate::defect::Defect;
 use crate::json::{Leaf, Shape, Sink, Value, Walker};
-use crate::{Dialect, Usage, openai};
+use crate::{Dialect, Usage};
 
-/// One count of a `usage` object.
+/// One count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Count {
+    /// Tokens of the prompt, cached ones included.
     Input,
-    Output,
+    /// Tokens of the prompt that the cache had no part in.
+    Fresh,
+    /// Tokens of the prompt from the cache.
     Cached,
+    /// Tokens of the prompt that were written to the cache, where they are not among the fresh ones.
+    Written,
+    Output,
+    /// The output in another place, which counts where the first is absent.
+    Predicted,
     Reasoning,
+    /// All tokens, where there is no output.
+    Total,
 }
 
-impl Usage {
+/// The counts of one event or answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    input: Option<u64>,
+    fresh: Option<u64>,
+    cached: Option<u64>,
+    written: Option<u64>,
+    output: Option<u64>,
+    predicted: Option<u64>,
+    reasoning: Option<u64>,
+    total: Option<u64>,
+}
+
+impl Tally {
     /// Takes over a count, unless it is no whole number: then the engine did not count.
     pub(crate) fn note(&mut self, count: Count, value: Value<'_>) {
         let Some(tokens) = value.whole_number() else { return };
         let count = match count {
             Count::Input => &mut self.input,
-            Count::Output => &mut self.output,
+            Count::Fresh => &mut self.fresh,
             Count::Cached => &mut self.cached,
+            Count::Written => &mut self.written,
+            Count::Output => &mut self.output,
+            Count::Predicted => &mut self.predicted,
             Count::Reasoning => &mut self.reasoning,
+            Count::Total => &mut self.total,
         };
         *count = Some(tokens);
     }
 
+    /// What was counted, if anything.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        let with_cache = |fresh: u64| {
+            let cached = self.cached.unwrap_or_default().saturating_add(self.written.unwrap_or_default());
+            fresh.saturating_add(cached)
+        };
+        let usage = Usage {
+            input: self.input.or(self.fresh.map(with_cache)).or(self.total),
+            output: self.output.or(self.predicted),
+            cached: self.cached,
+            reasoning: self.reasoning,
+        };
+        Some(usage).filter(|usage| !usage.is_empty())
+    }
+}
+
+impl Usage {
     /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -45,12 +92,7 @@ impl UsageScanner {
     /// Begins an answer of this dialect.
     #[must_use]
     pub fn new(dialect: Dialect) -> UsageScanner {
-        let shape: Option<&'static Shape<Mark>> = match dialect {
-            Dialect::OpenAiChat | Dialect::OpenAiCompletions | Dialect::OpenAiEmbeddings => {
-                Some(&openai::ANSWER)
-            }
-            Dialect::Http => None,
-        };
+        let shape: Option<&'static Shape<Mark>> = dialect.tables().answer.whole;
         UsageScanner { walker: shape.map(Walker::new), counts: Counts::default(), broken: false }
     }
 
@@ -66,7 +108,7 @@ impl UsageScanner {
     /// The counts seen so far; `None` while there are none.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        Some(self.counts.0).filter(|usage| !usage.is_empty())
+        self.counts.0.usage()
     }
 
     /// The answer has ended: its counts, or `None` if it reports none or is not one whole JSON object.
@@ -83,7 +125,7 @@ impl UsageScanner {
 }
 
 #[derive(Default)]
-struct Counts(Usage);
+struct Counts(Tally);
 
 impl Sink<Mark> for Counts {
     fn value(&mut self, mark: Mark, value: Value<'_>) -> Result<(), Defect> {
@@ -93,7 +135,7 @@ impl Sink<Mark> for Counts {
         Ok(())
     }
 
-    fn leaf(&mut self, _: Mark, _: Leaf) {}
+    fn leaf(&mut self, _: Mark, _: Leaf<'_>) {}
 }
 
 #[cfg(test)]

@@ -50,11 +50,15 @@ fn written(text: &str) -> u64 {
 
 /// What the scanner must read in a chat body, from the tree.
 fn expected(body: &Map<String, Value>) -> Facts {
-    let cap = |key| body.get(key).and_then(Value::as_u64);
-    let bytes = |key, with_keys| body.get(key).map_or(0, |value| string_bytes(value, with_keys));
+    // Keys are read in any letter case.
+    let get = |wanted: &str| {
+        body.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+    };
+    let cap = |key| get(key).and_then(Value::as_u64);
+    let bytes = |key, with_keys| get(key).map_or(0, |value| string_bytes(value, with_keys));
     Facts {
-        model: body.get("model").and_then(Value::as_str).map(str::to_owned),
-        streaming: body.get("stream").and_then(Value::as_bool).unwrap_or_default(),
+        model: get("model").and_then(Value::as_str).map(str::to_owned),
+        streaming: get("stream").and_then(Value::as_bool).unwrap_or_default(),
         output_tokens_max: cap("max_completion_tokens").or_else(|| cap("max_tokens")),
         prompt_bytes: bytes("messages", false) + bytes("tools", true),
         ..Facts::default()

@@ -154,8 +154,12 @@ fn event_line(dialect: Dialect, event: Event<'_>) -> String {
     let judged = judge(dialect, name, data);
     let mut line = match judged.piece {
         Piece::Content { deltas } => format!("content {deltas}"),
+        Piece::Other if judged.is_last => String::new(),
         other => format!("{other:?}").to_lowercase(),
     };
+    if judged.is_last {
+        line.push_str(if line.is_empty() { "last" } else { ", last" });
+    }
     if let Some(usage) = judged.usage {
         line.push_str(&counts(usage));
     }

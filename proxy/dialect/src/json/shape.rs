@@ -34,6 +34,21 @@ impl<M: Copy> Shape<M> {
         Shape { mark: Some(mark), text: Some(mark), keys: &[], items: None }
     }
 
+    /// Values here and below are told as leaves under this mark, the value itself is not told.
+    pub(crate) const fn leaves(mark: M) -> Self {
+        Shape { mark: None, text: Some(mark), keys: &[], items: None }
+    }
+
+    /// The same, with other marks for these keys.
+    pub(crate) const fn but(self, keys: &'static [(&'static str, Shape<M>)]) -> Self {
+        Shape { keys, ..self }
+    }
+
+    /// The same, with this shape for items.
+    pub(crate) const fn with_each(self, items: &'static Shape<M>) -> Self {
+        Shape { items: Some(items), ..self }
+    }
+
     /// Containers that must be followed to reach the deepest path.
     #[cfg(test)]
     pub(crate) fn depth(&self) -> usize {
@@ -52,10 +67,11 @@ pub(super) struct Slot<M: Copy + 'static> {
 }
 
 impl<M: Copy> Slot<M> {
-    /// Of the value under `key`. A key that was cut is longer than any in a table.
+    /// Of the value under `key`. A key that was cut is longer than any in a table. Letter case does not matter: it does not to
+    /// decoders written in Go (Ollama's, many gateways'), so `Model` beside `model` would be read as another model there.
     pub(super) fn child(self, key: Clip<'_>) -> Self {
         let keys = self.shape.map_or(&[][..], |shape| shape.keys);
-        let found = keys.iter().find(|(name, _)| key.whole && name.as_bytes() == key.bytes);
+        let found = keys.iter().find(|(name, _)| key.whole && name.as_bytes().eq_ignore_ascii_case(key.bytes));
         self.below(found.map(|(_, shape)| shape))
     }
 
