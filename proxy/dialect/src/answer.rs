@@ -65,9 +65,11 @@ impl Judged {
 /// Allocates nothing. What cannot be read is [`Piece::Other`]: the stream belongs to the caller, we only watch it.
 #[must_use]
 pub fn judge(dialect: Dialect, name: Option<&[u8]>, data: &[u8]) -> Judged {
-    match dialect.tables().answer.event {
-        None => Judged::OTHER,
-        Some(events) => events.judge(name, data),
+    let answer = &dialect.tables().answer;
+    match (answer.event, answer.message) {
+        (Some(events), _) => events.judge(name, data),
+        (None, Some(judge)) => judge(data),
+        (None, None) => Judged::OTHER,
     }
 }
 

@@ -60,6 +60,14 @@ pub enum Defect {
     ModelTooLong,
     /// A model name with a control character, which could not be a header value or a label.
     ModelUnprintable,
+    /// A multipart form that two parsers could read in two ways, or that no parser could.
+    Form(&'static str),
+    /// gRPC framing or a message that cannot be read.
+    Message(&'static str),
+    /// A later message of a gRPC stream names another model than the first, after which all of them were routed.
+    AnotherModel,
+    /// A later message of a gRPC stream is compressed, so that nobody can say whether it names the model of the first.
+    CompressedLater,
     /// A key that we act on, given twice with different values: the next parser may take the other one.
     Conflict {
         /// The key.
@@ -73,7 +81,7 @@ impl Defect {
     pub fn key(&self) -> Option<&'static str> {
         match self {
             Defect::WrongType { key, .. } | Defect::Conflict { key } => Some(key),
-            Defect::ModelTooLong | Defect::ModelUnprintable => Some("model"),
+            Defect::ModelTooLong | Defect::ModelUnprintable | Defect::AnotherModel => Some("model"),
             _ => None,
         }
     }
@@ -94,6 +102,10 @@ impl Defect {
             Defect::WrongType { .. } => "give the key a value of that type, or leave it out",
             Defect::ModelTooLong => "use the name under which the model is served",
             Defect::ModelUnprintable => "remove the control character",
+            Defect::Form(_) => "write the form as RFC 7578 says, without what it leaves open",
+            Defect::Message(_) => "send whole protobuf messages, each after its prefix of five bytes",
+            Defect::AnotherModel => "open one stream for each model",
+            Defect::CompressedLater => "compress all messages of a stream, or none",
             Defect::Conflict { .. } => "give the key once",
         }
     }
@@ -117,6 +129,14 @@ impl fmt::Display for Defect {
             Defect::WrongType { key, wanted } => write!(f, "\"{key}\" must be {wanted}"),
             Defect::ModelTooLong => write!(f, "\"model\" is longer than {MODEL_BYTES_MAX} bytes"),
             Defect::ModelUnprintable => f.write_str("\"model\" has a control character"),
+            Defect::Form(what) => write!(f, "the multipart form is not clear: {what}"),
+            Defect::Message(what) => write!(f, "the gRPC message cannot be read: {what}"),
+            Defect::AnotherModel => {
+                f.write_str("the message names another model than the first of its stream")
+            }
+            Defect::CompressedLater => {
+                f.write_str("the message is compressed, and the first of its stream was not")
+            }
             Defect::Conflict { key } => write!(f, "\"{key}\" is given twice with different values"),
         }
     }

@@ -5,59 +5,73 @@
 //! route: a `/v1/chat%2Fcompletions` taken for plain HTTP here would pass every rule on models and still be answered.
 //!
 //! A content type other than JSON does not hide a dialect either: llama.cpp parses the body whatever its type, and the engines
-//! which look at the type refuse what is not JSON. Multipart is the exception, its fields are no JSON to anybody.
-
-use std::borrow::Cow;
+//! which look at the type refuse what is not JSON. Multipart and gRPC are the exceptions, they are no JSON to anybody.
 
 use crate::Dialect;
 use crate::media::Media;
+use crate::path;
 
 /// Path suffixes that name a dialect. The longest that fits wins.
-const SUFFIXES: [(&str, Dialect); 3] = [
-    ("/v1/chat/completions", Dialect::OpenAiChat),
+///
+/// llama.cpp serves OpenAI's chat without `/v1` too; its own `/completions` is not OpenAI's.
+const SUFFIXES: [(&str, Dialect); 29] = [
+    ("/chat/completions", Dialect::OpenAiChat),
     ("/v1/completions", Dialect::OpenAiCompletions),
     ("/v1/embeddings", Dialect::OpenAiEmbeddings),
+    ("/embeddings", Dialect::OpenAiEmbeddings),
+    ("/embedding", Dialect::OpenAiEmbeddings),
+    ("/v1/responses", Dialect::OpenAiResponses),
+    ("/v1/responses/input_tokens", Dialect::OpenAiResponses),
+    ("/v1/responses/compact", Dialect::OpenAiResponses),
+    ("/v1/audio/transcriptions", Dialect::OpenAiAudio),
+    ("/v1/audio/translations", Dialect::OpenAiAudio),
+    ("/v1/messages", Dialect::AnthropicMessages),
+    ("/v1/messages/count_tokens", Dialect::AnthropicMessages),
+    ("/generate", Dialect::Generate),
+    ("/generate_stream", Dialect::Generate),
+    ("/completion", Dialect::LlamaCpp),
+    ("/completions", Dialect::LlamaCpp),
+    ("/infill", Dialect::LlamaCpp),
+    ("/api/chat", Dialect::OllamaChat),
+    ("/api/generate", Dialect::OllamaGenerate),
+    ("/api/embed", Dialect::OllamaEmbed),
+    ("/api/embeddings", Dialect::OllamaEmbed),
+    ("/rerank", Dialect::Pooling),
+    ("/reranking", Dialect::Pooling),
+    ("/score", Dialect::Pooling),
+    ("/pooling", Dialect::Pooling),
+    ("/classify", Dialect::Pooling),
+    // gRPC.
+    (INFER, Dialect::OipGrpc),
+    (INFER_STREAM, Dialect::OipGrpcStream),
+    // The Open Inference Protocol, after its model: see `named`.
+    ("/infer", Dialect::OipInfer),
 ];
+
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const INFER_STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// Names the dialect of a request from its head.
 ///
 /// `path` is the request target, with or without a query; `content_type` the header's value, if there is one.
 #[must_use]
 pub fn detect(method: &str, path: &str, content_type: Option<&str>) -> Dialect {
-    if method != "POST" || content_type.is_some_and(|value| Media::of(value) == Media::Multipart) {
+    if method != "POST" {
         return Dialect::Http;
     }
-    let path = decoded(path.split('?').next().unwrap_or_default());
-    SUFFIXES
+    let path = path::decoded(path);
+    let found = SUFFIXES
         .iter()
         .filter(|(suffix, _)| path.ends_with(suffix.as_bytes()))
         .max_by_key(|(suffix, _)| suffix.len())
-        .map_or(Dialect::Http, |&(_, dialect)| dialect)
-}
-
-/// Undoes percent-escapes once; an escape that is not two hex digits stays as it is.
-fn decoded(path: &str) -> Cow<'_, [u8]> {
-    if !path.contains('%') {
-        return Cow::Borrowed(path.as_bytes());
-    }
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        if let ([high, low, tail @ ..], b'%') = (after, first)
-            && let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low))
-        {
-            bytes.push(high * 16 + low);
-            rest = tail;
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
-    }
-    Cow::Owned(bytes)
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+        .map_or(Dialect::Http, |&(_, dialect)| dialect);
+    let fits = match (found, content_type.map_or(Media::Other, Media::of)) {
+        (Dialect::OipInfer, media) => media != Media::Multipart && path::named(&path).is_some(),
+        (Dialect::OipGrpc | Dialect::OipGrpcStream, media) => media == Media::Grpc,
+        (Dialect::OpenAiAudio, media) => media == Media::Multipart,
+        (_, media) => !matches!(media, Media::Multipart | Media::Grpc),
+    };
+    if fits { found } else { Dialect::Http }
 }
 
 #[cfg(test)]
@@ -95,11 +109,65 @@ mod tests {
             ("GET", "/v1/chat/completions", JSON, Dialect::Http),
             ("post", "/v1/chat/completions", JSON, Dialect::Http),
             ("POST", "/xv1/completions/", JSON, Dialect::Http),
-            ("POST", "/xv1/completions", JSON, Dialect::Http),
+            ("POST", "/xcompletions", JSON, Dialect::Http),
+            ("POST", "/v1/responses/resp_1/cancel", JSON, Dialect::Http),
+            ("POST", "/v1/messages/batches", JSON, Dialect::Http),
+            ("GET", "/v2/models/bert/ready", None, Dialect::Http),
+            ("POST", "/v2/models/infer", JSON, Dialect::Http),
+            ("POST", "/v2/models/a%2Fb/infer", JSON, Dialect::Http),
+            ("POST", "/api/show", JSON, Dialect::Http),
             ("POST", "/v1/chat/completions/control", JSON, Dialect::Http),
             ("POST", "/V1/Chat/Completions", JSON, Dialect::Http),
             ("POST", "/?/v1/completions", JSON, Dialect::Http),
             ("POST", "", JSON, Dialect::Http),
+        ]);
+    }
+
+    #[test]
+    fn every_engine_s_own_paths_are_known() {
+        check(&[
+            ("POST", "/chat/completions", JSON, Dialect::OpenAiChat),
+            ("POST", "/openai/deployments/d/chat/completions?api-version=1", JSON, Dialect::OpenAiChat),
+            ("POST", "/embedding", JSON, Dialect::OpenAiEmbeddings),
+            ("POST", "/v1/responses", JSON, Dialect::OpenAiResponses),
+            ("POST", "/v1/responses/input_tokens", JSON, Dialect::OpenAiResponses),
+            ("POST", "/v1/messages", JSON, Dialect::AnthropicMessages),
+            ("POST", "/anthropic/v1/messages/count_tokens?beta=true", JSON, Dialect::AnthropicMessages),
+            ("POST", "/v2/models/bert/versions/1/infer", JSON, Dialect::OipInfer),
+            ("POST", "/v2/models/bert/infer", Some("application/octet-stream"), Dialect::OipInfer),
+            ("POST", "/v2/models/llm/generate", JSON, Dialect::Generate),
+            ("POST", "/v2/models/llm/generate_stream", JSON, Dialect::Generate),
+            ("POST", "/generate", JSON, Dialect::Generate),
+            ("POST", "/completion", JSON, Dialect::LlamaCpp),
+            ("POST", "/completions", JSON, Dialect::LlamaCpp),
+            ("POST", "/infill", JSON, Dialect::LlamaCpp),
+            ("POST", "/api/chat", JSON, Dialect::OllamaChat),
+            ("POST", "/api/generate", JSON, Dialect::OllamaGenerate),
+            ("POST", "/api/embed", JSON, Dialect::OllamaEmbed),
+            ("POST", "/api/embeddings", JSON, Dialect::OllamaEmbed),
+            ("POST", "/v1/rerank", JSON, Dialect::Pooling),
+            ("POST", "/v2/rerank", JSON, Dialect::Pooling),
+            ("POST", "/score", JSON, Dialect::Pooling),
+            ("POST", "/v1/classify", JSON, Dialect::Pooling),
+            ("POST", "/pooling", JSON, Dialect::Pooling),
+        ]);
+    }
+
+    #[test]
+    fn grpc_and_forms_are_told_by_their_content_type_too() {
+        let form = Some("multipart/form-data; boundary=b");
+        check(&[
+            ("POST", INFER, Some("application/grpc"), Dialect::OipGrpc),
+            ("POST", INFER, Some("application/grpc+proto"), Dialect::OipGrpc),
+            ("POST", INFER_STREAM, Some("Application/GRPC; x=1"), Dialect::OipGrpcStream),
+            ("POST", INFER, Some("application/grpc+json"), Dialect::Http),
+            ("POST", INFER, Some("application/grpc-web"), Dialect::Http),
+            ("POST", INFER, JSON, Dialect::Http),
+            ("POST", "/inference.GRPCInferenceService/ModelReady", Some("application/grpc"), Dialect::Http),
+            ("POST", "/v1/audio/transcriptions", form, Dialect::OpenAiAudio),
+            ("POST", "/v1/audio/translations", form, Dialect::OpenAiAudio),
+            ("POST", "/v1/audio/translations", JSON, Dialect::Http),
+            ("POST", "/v1/chat/completions", Some("application/grpc"), Dialect::Http),
         ]);
     }
 

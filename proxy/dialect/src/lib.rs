@@ -1,7 +1,7 @@
 //! AI API bytes in, facts out: no I/O, no clock, no JSON tree.
 //!
-//! A request is named by [`detect`] (its path), read by [`scan`] (its body, byte by byte as it passes), and its answer is
-//! followed by [`meter`]: [`sse`] cuts the stream into events, [`answer`] says what each event carries, [`usage`] reads the
+//! A request is named by [`detect`] (its path), read by [`scan`] (its path and its body, byte by byte as it passes), and its answer is
+//! followed by [`meter`]: [`events`] cuts the stream, [`answer`] says what each event carries, [`usage`] reads the
 //! token counts. [`reply`] writes the errors that we make ourselves in the words that the caller's client parses.
 //!
 //! Everything here gives the same result however the bytes are cut into chunks, and holds a bounded amount of them.
@@ -12,36 +12,89 @@
 pub mod answer;
 pub mod defect;
 pub mod detect;
+pub mod events;
 pub mod meter;
 pub mod reply;
 pub mod scan;
 pub mod sse;
 pub mod usage;
 
+mod anthropic;
+mod audio;
+mod generate;
+mod grpc;
 mod json;
+mod lines;
+mod llamacpp;
 mod media;
+mod multipart;
+mod oip;
+mod ollama;
 mod openai;
+mod path;
+mod pooling;
+mod responses;
 mod tables;
 
-use tables::{Answer, Request, Tables};
+use tables::{Answer, Request, Streams, Tables};
 
 /// The API that a request speaks, told from its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dialect {
-    /// `POST …/v1/chat/completions`.
+    /// `POST …/chat/completions`.
     OpenAiChat,
     /// `POST …/v1/completions`.
     OpenAiCompletions,
-    /// `POST …/v1/embeddings`: never streamed, no output tokens.
+    /// `POST …/embeddings`: never streamed, no output tokens.
     OpenAiEmbeddings,
+    /// `POST …/v1/responses`.
+    OpenAiResponses,
+    /// `POST …/v1/audio/transcriptions` and `/translations`: a form.
+    OpenAiAudio,
+    /// `POST …/v1/messages`.
+    AnthropicMessages,
+    /// `POST …/v2/models/{model}/infer`: the model is in the path.
+    OipInfer,
+    /// The same over gRPC: the model is in the message.
+    OipGrpc,
+    /// Triton's stream of such messages.
+    OipGrpcStream,
+    /// `POST …/generate` and `/generate_stream`: Triton, TGI, SGLang.
+    Generate,
+    /// `POST …/completion`, `/completions`, `/infill` of llama.cpp.
+    LlamaCpp,
+    /// `POST …/api/chat`.
+    OllamaChat,
+    /// `POST …/api/generate`.
+    OllamaGenerate,
+    /// `POST …/api/embed`.
+    OllamaEmbed,
+    /// `POST …/rerank`, `/score`, `/classify`, `/pooling`.
+    Pooling,
     /// Anything else: routed by path and header, its body is not read.
     Http,
 }
 
 impl Dialect {
     /// Every dialect, in the order of the enum.
-    pub const ALL: [Dialect; 4] =
-        [Dialect::OpenAiChat, Dialect::OpenAiCompletions, Dialect::OpenAiEmbeddings, Dialect::Http];
+    pub const ALL: [Dialect; 16] = [
+        Dialect::OpenAiChat,
+        Dialect::OpenAiCompletions,
+        Dialect::OpenAiEmbeddings,
+        Dialect::OpenAiResponses,
+        Dialect::OpenAiAudio,
+        Dialect::AnthropicMessages,
+        Dialect::OipInfer,
+        Dialect::OipGrpc,
+        Dialect::OipGrpcStream,
+        Dialect::Generate,
+        Dialect::LlamaCpp,
+        Dialect::OllamaChat,
+        Dialect::OllamaGenerate,
+        Dialect::OllamaEmbed,
+        Dialect::Pooling,
+        Dialect::Http,
+    ];
 
     /// Whether a model answers: such a request has a model name, tokens and a first token.
     #[must_use]
@@ -55,7 +108,8 @@ impl Dialect {
         self.tables().label
     }
 
-    /// The value of `gen_ai.operation.name` in OpenTelemetry's GenAI conventions; `None` for plain HTTP.
+    /// The value of `gen_ai.operation.name` in OpenTelemetry's GenAI conventions, which allow others than their own where none of those
+    /// fits; `None` for plain HTTP.
     #[must_use]
     pub fn operation(self) -> Option<&'static str> {
         self.tables().operation
@@ -66,6 +120,18 @@ impl Dialect {
             Dialect::OpenAiChat => &openai::CHAT,
             Dialect::OpenAiCompletions => &openai::COMPLETIONS,
             Dialect::OpenAiEmbeddings => &openai::EMBEDDINGS,
+            Dialect::OpenAiResponses => &responses::RESPONSES,
+            Dialect::OpenAiAudio => &audio::AUDIO,
+            Dialect::AnthropicMessages => &anthropic::MESSAGES,
+            Dialect::OipInfer => &oip::INFER,
+            Dialect::OipGrpc => &oip::GRPC,
+            Dialect::OipGrpcStream => &oip::GRPC_STREAM,
+            Dialect::Generate => &generate::GENERATE,
+            Dialect::LlamaCpp => &llamacpp::COMPLETION,
+            Dialect::OllamaChat => &ollama::CHAT,
+            Dialect::OllamaGenerate => &ollama::GENERATE,
+            Dialect::OllamaEmbed => &ollama::EMBED,
+            Dialect::Pooling => &pooling::POOLING,
             Dialect::Http => &PLAIN,
         }
     }
@@ -74,6 +140,7 @@ impl Dialect {
 static PLAIN: Tables = Tables {
     label: "http",
     operation: None,
+    streams: Streams::Never,
     request: Request::Unread,
     answer: Answer::UNREAD,
     words: reply::words::Words::Plain,
@@ -93,10 +160,10 @@ pub const JSON_DEPTH_MAX: usize = 1_000;
 /// and local paths are longer.
 pub const MODEL_BYTES_MAX: usize = 256;
 
-/// What the body of a request says, as far as routing and admission need it.
+/// What a request says of its model and size, as far as routing and admission need it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The model asked for. `None` when absent or `null`, which some engines allow.
+    /// The model asked for, from the path or the body. `None` when absent or `null`, which some engines allow.
     pub model: Option<String>,
     /// Whether the caller asked for a stream of events.
     pub streaming: bool,
@@ -104,6 +171,9 @@ pub struct Facts {
     pub output_tokens_max: Option<u64>,
     /// Bytes of prompt text as written between the quotes of the JSON strings, escapes not undone.
     pub prompt_bytes: u64,
+    /// Bytes of images, audio and files as written: base64 in JSON, the file itself in a form. No text, and not part of
+    /// [`Facts::prompt_tokens_estimate`]: what they cost in tokens depends on the model.
+    pub media_bytes: u64,
     /// Tokens that the caller gave as numbers instead of text.
     pub prompt_token_ids: u64,
     /// Times that a key which we read was written again with the same value, or a prompt was written again. Parsers differ in
@@ -133,12 +203,14 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Takes over each count that `later` reports: engines which count in every event send running totals.
+    /// Takes over each count in which `later` is higher: engines which count in every event send running totals, and some leave
+    /// part of a count out of a later event.
     pub fn absorb(&mut self, later: Usage) {
-        self.input = later.input.or(self.input);
-        self.output = later.output.or(self.output);
-        self.cached = later.cached.or(self.cached);
-        self.reasoning = later.reasoning.or(self.reasoning);
+        // `None` is below every count.
+        self.input = later.input.max(self.input);
+        self.output = later.output.max(self.output);
+        self.cached = later.cached.max(self.cached);
+        self.reasoning = later.reasoning.max(self.reasoning);
     }
 }
 
@@ -162,6 +234,19 @@ mod tests {
     }
 
     #[test]
+    fn no_table_is_deeper_than_the_walker_follows() {
+        for dialect in Dialect::ALL {
+            let Tables { request, answer, .. } = dialect.tables();
+            let body = if let Request::Json(shape) = request { shape.depth() } else { 1 };
+            let event = answer.event.map_or(1, |events| events.shape.depth());
+            let whole = answer.whole.map_or(1, json::Shape::depth);
+            for depth in [body, event, whole] {
+                assert!((1..=json::FRAMES_MAX).contains(&depth), "{dialect:?}: {depth}");
+            }
+        }
+    }
+
+    #[test]
     fn prompt_estimate_rounds_up_and_adds_given_ids() {
         for (prompt_bytes, prompt_token_ids, expected) in
             [(0, 0, 0), (1, 0, 1), (4, 0, 1), (5, 0, 2), (8, 3, 5)]
@@ -176,9 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn later_usage_replaces_only_what_it_reports() {
+    fn later_usage_replaces_only_what_it_reports_higher() {
         let mut usage = Usage { input: Some(7), output: Some(1), cached: Some(4), reasoning: None };
         usage.absorb(Usage { input: None, output: Some(2), cached: None, reasoning: Some(1) });
         assert_eq!(usage, Usage { input: Some(7), output: Some(2), cached: Some(4), reasoning: Some(1) });
+        usage.absorb(Usage { input: Some(3), output: Some(9), ..Usage::default() });
+        assert_eq!(usage, Usage { input: Some(7), output: Some(9), cached: Some(4), reasoning: Some(1) });
     }
 }

@@ -5,8 +5,9 @@
 //! show it here. An event counts at the time of the chunk that completes it.
 
 use crate::answer::{Piece, judge};
+use crate::events::{Cutter, Event};
 use crate::media::Media;
-use crate::sse::{EVENT_BYTES_MAX, Event, Splitter};
+use crate::reply::Framing;
 use crate::usage::UsageScanner;
 use crate::{Dialect, Usage};
 
@@ -88,7 +89,7 @@ pub struct Meter {
 }
 
 enum Body {
-    Events(Splitter),
+    Stream(Cutter),
     Json(Box<UsageScanner>),
     Opaque,
 }
@@ -99,9 +100,13 @@ impl Meter {
     pub fn new(dialect: Dialect, head: Head<'_>) -> Meter {
         let encoding = head.content_encoding.unwrap_or_default().trim();
         let plain = encoding.is_empty() || encoding.eq_ignore_ascii_case("identity");
-        let body = match head.content_type.map(Media::of) {
-            Some(Media::Events) if dialect.is_ai() && plain => Body::Events(Splitter::new(EVENT_BYTES_MAX)),
-            Some(Media::Json) if dialect.is_ai() && plain => Body::Json(Box::new(UsageScanner::new(dialect))),
+        let is_read = dialect.is_ai() && plain;
+        let answer = &dialect.tables().answer;
+        let body = match head.content_type.map(Media::of).filter(|_| is_read) {
+            Some(Media::Events) if answer.event.is_some() => Body::Stream(Cutter::new(Framing::Events)),
+            Some(Media::Lines) if answer.event.is_some() => Body::Stream(Cutter::new(Framing::Lines)),
+            Some(Media::Grpc) if answer.message.is_some() => Body::Stream(Cutter::grpc()),
+            Some(Media::Json) => Body::Json(Box::new(UsageScanner::new(dialect))),
             _ => Body::Opaque,
         };
         Meter { dialect, body, reading: Reading::default() }
@@ -117,7 +122,7 @@ impl Meter {
         reading.first_byte_ns.get_or_insert(now_ns);
         match body {
             Body::Opaque => {}
-            Body::Events(splitter) => splitter.push(bytes, |event| {
+            Body::Stream(cutter) => cutter.push(bytes, |event| {
                 if let Some(gap_ns) = take_event(reading, *dialect, event, now_ns) {
                     on_gap(gap_ns);
                 }
@@ -139,13 +144,16 @@ impl Meter {
     /// Whether the answer is a stream of events that we read.
     #[must_use]
     pub fn is_stream(&self) -> bool {
-        matches!(self.body, Body::Events(_))
+        matches!(self.body, Body::Stream(_))
     }
 }
 
 fn take_event(reading: &mut Reading, dialect: Dialect, event: Event<'_>, now_ns: u64) -> Option<u64> {
-    let Event::Message { name, data } = event else { return None };
-    let judged = judge(dialect, name, data);
+    let judged = match event {
+        Event::Message { name, data } => judge(dialect, name, data),
+        Event::Oversized { name, .. } => judge(dialect, name, &[]),
+        Event::Comment => return None,
+    };
     if let Some(usage) = judged.usage {
         reading.usage.get_or_insert_default().absorb(usage);
     }

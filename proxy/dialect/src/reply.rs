@@ -11,6 +11,7 @@ pub use self::code::{ErrorCode, grpc_code};
 
 use crate::Dialect;
 use crate::defect::ScanError;
+use crate::media::Media;
 
 /// An error to tell the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +60,29 @@ impl Reply {
 
     /// The last event of a stream that has begun; `None` where the dialect has no such event. Close without an end mark after it.
     #[must_use]
-    pub fn stream_event(&self, dialect: Dialect) -> Option<Vec<u8>> {
-        dialect.tables().words.event(self)
+    pub fn stream_event(&self, dialect: Dialect, framing: Framing) -> Option<Vec<u8>> {
+        dialect.tables().words.event(self, framing).map(String::into_bytes)
+    }
+}
+
+/// How a stream is cut into events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Server-sent events.
+    Events,
+    /// JSON values, one a line.
+    Lines,
+}
+
+impl Framing {
+    /// What a content type announces; `None` if it is no stream into which an error can be written.
+    #[must_use]
+    pub fn of(content_type: &str) -> Option<Framing> {
+        match Media::of(content_type) {
+            Media::Events => Some(Framing::Events),
+            Media::Lines => Some(Framing::Lines),
+            _ => None,
+        }
     }
 }
 
@@ -69,24 +91,44 @@ mod tests {
     use super::*;
     use crate::answer::{Piece, judge};
     use crate::defect::Defect;
-    use crate::sse::{EVENT_BYTES_MAX, Event, Splitter};
+    use crate::events::{Cutter, Event};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    const OPENAI: [Dialect; 3] = [Dialect::OpenAiChat, Dialect::OpenAiCompletions, Dialect::OpenAiEmbeddings];
+    const OPENAI: [Dialect; 5] = [
+        Dialect::OpenAiChat,
+        Dialect::OpenAiCompletions,
+        Dialect::OpenAiEmbeddings,
+        Dialect::OpenAiAudio,
+        Dialect::LlamaCpp,
+    ];
+
+    fn body(reply: &Reply, dialect: Dialect) -> Value {
+        let body = reply.body(dialect);
+        assert_eq!(body.content_type, "application/json");
+        serde_json::from_slice(&body.bytes).unwrap()
+    }
+
+    /// The one event of a stream, with its name; it is an error to our own judge as well.
+    fn event(reply: &Reply, dialect: Dialect, framing: Framing) -> (Option<String>, Value) {
+        let mut told = Vec::new();
+        let bytes = reply.stream_event(dialect, framing).unwrap();
+        Cutter::new(framing).push(&bytes, |event| {
+            let Event::Message { name, data } = event else { panic!("{event:?}") };
+            if dialect != Dialect::Pooling {
+                assert_eq!(judge(dialect, name, data).piece, Piece::Error);
+            }
+            let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
+            told.push((name, serde_json::from_slice(data).unwrap()));
+        });
+        assert_eq!(told.len(), 1);
+        told.remove(0)
+    }
 
     fn check(reply: &Reply, expected: &Value) {
         for dialect in OPENAI {
-            let body = reply.body(dialect);
-            assert_eq!(body.content_type, "application/json");
-            assert_eq!(&serde_json::from_slice::<Value>(&body.bytes).unwrap(), expected);
-            let mut told = Vec::new();
-            Splitter::new(EVENT_BYTES_MAX).push(&reply.stream_event(dialect).unwrap(), |event| {
-                let Event::Message { name: None, data } = event else { panic!("{event:?}") };
-                assert_eq!(judge(dialect, None, data).piece, Piece::Error);
-                told.push(serde_json::from_slice::<Value>(data).unwrap());
-            });
-            assert_eq!(told, std::slice::from_ref(expected));
+            assert_eq!(&body(reply, dialect), expected);
+            assert_eq!(event(reply, dialect, Framing::Events), (None, expected.clone()));
         }
     }
 
@@ -129,7 +171,68 @@ mod tests {
         let body = reply.body(Dialect::Http);
         assert_eq!(body.content_type, "text/plain; charset=utf-8");
         assert_eq!(body.bytes, b"no endpoint answered\n");
-        assert_eq!(reply.stream_event(Dialect::Http), None);
+        assert_eq!(reply.stream_event(Dialect::Http, Framing::Events), None);
+    }
+
+    #[test]
+    fn responses_have_a_typed_event_with_the_object_inside() {
+        let reply = Reply { param: Some("model"), ..Reply::new(ErrorCode::Connect, "nobody there") };
+        let error =
+            json!({"message": "nobody there", "type": "server_error", "param": "model", "code": "connect"});
+        assert_eq!(body(&reply, Dialect::OpenAiResponses), json!({"error": error}));
+        let told = json!({
+            "type": "error", "code": "connect", "message": "nobody there", "param": "model", "error": error,
+        });
+        let named = Some("error".to_owned());
+        assert_eq!(event(&reply, Dialect::OpenAiResponses, Framing::Events), (named, told));
+    }
+
+    #[test]
+    fn anthropic_errors_have_its_types() {
+        for (code, kind) in [
+            (ErrorCode::BadRequest, "invalid_request_error"),
+            (ErrorCode::Denied, "permission_error"),
+            (ErrorCode::NoRoute, "not_found_error"),
+            (ErrorCode::BodyTooLarge, "request_too_large"),
+            (ErrorCode::Overloaded, "rate_limit_error"),
+            (ErrorCode::Internal, "api_error"),
+            (ErrorCode::Connect, "api_error"),
+            (ErrorCode::NoEndpoints, "overloaded_error"),
+            (ErrorCode::Deadline, "timeout_error"),
+        ] {
+            let reply = Reply::new(code, "why");
+            let expected = json!({"type": "error", "error": {"type": kind, "message": "why"}});
+            assert_eq!(body(&reply, Dialect::AnthropicMessages), expected, "{code:?}");
+            let told = event(&reply, Dialect::AnthropicMessages, Framing::Events);
+            assert_eq!(told, (Some("error".to_owned()), expected));
+        }
+    }
+
+    #[test]
+    fn some_clients_want_no_more_than_a_text() {
+        let reply = Reply::new(ErrorCode::NoEndpoints, "nobody \"there\"");
+        let text = json!({"error": "nobody \"there\""});
+        for dialect in [Dialect::OllamaChat, Dialect::OllamaGenerate, Dialect::OllamaEmbed] {
+            assert_eq!(body(&reply, dialect), text);
+            assert_eq!(event(&reply, dialect, Framing::Lines), (None, text.clone()));
+        }
+        assert_eq!(body(&reply, Dialect::OipInfer), text);
+        let typed = json!({"error": "nobody \"there\"", "error_type": "no_endpoints"});
+        assert_eq!(body(&reply, Dialect::Generate), typed);
+        assert_eq!(event(&reply, Dialect::Generate, Framing::Events), (None, typed));
+    }
+
+    #[test]
+    fn an_error_can_be_written_into_events_and_lines() {
+        for (content_type, expected) in [
+            ("text/event-stream; charset=utf-8", Some(Framing::Events)),
+            ("application/x-ndjson", Some(Framing::Lines)),
+            ("application/json", None),
+            ("application/grpc", None),
+            ("text/plain", None),
+        ] {
+            assert_eq!(Framing::of(content_type), expected, "{content_type}");
+        }
     }
 
     proptest! {

@@ -5,14 +5,19 @@
 //! differ in which of two values they take and in how much beyond JSON they accept (Python reads `NaN`), so past a defect
 //! nobody can say what the model server will read.
 //!
-//! A body with a `content-encoding` must not be pushed: it is routed by path and header.
+//! A body with a `content-encoding` is not read: it is routed by path and header.
 
 use crate::defect::{Defect, ScanError};
-use crate::json::{Leaf, Sink, Value, Walker};
-use crate::tables::Request;
-use crate::{Dialect, Facts};
+use crate::grpc::Messages;
+use crate::json::{Clip, Leaf, Sink, Value, Walker};
+use crate::media;
+use crate::multipart::{Field, Form};
+use crate::path;
+use crate::tables::{Request, Streams};
+use crate::{Dialect, Facts, MODEL_BYTES_MAX};
 
-/// What a dialect's table of request paths may ask for. Keys are named where an error must name them.
+/// What a dialect's table of request paths may ask for. Keys are named where an error must name them; numbers tell the prompts of
+/// one table apart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wanted {
     Model,
@@ -22,11 +27,24 @@ pub(crate) enum Wanted {
     /// The output cap under its older name: counts where the first is absent.
     OutputCapFallback(&'static str),
     /// Prompt text in string values.
-    Messages,
+    Text(u8),
     /// Tool descriptions: templates print them as JSON, so their keys are prompt text as well.
-    Tools,
+    TextAndKeys(u8),
     /// Prompt text, or token ids as numbers.
-    Prompt,
+    TextOrIds(u8),
+    /// Base64, or a data URL. A string that is neither counts as text.
+    Media,
+}
+
+/// What the head of a request says about its body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Head<'a> {
+    /// The request target, with or without a query.
+    pub path: &'a str,
+    /// The `content-type` header.
+    pub content_type: Option<&'a str>,
+    /// The `content-encoding` header.
+    pub content_encoding: Option<&'a str>,
 }
 
 /// How far a scan has come. Later answers replace earlier ones; `Conflict` and `Malformed` stay.
@@ -47,29 +65,61 @@ pub enum Progress {
 
 /// Reads one request body. Holds about a kilobyte, however long the body.
 pub struct Scanner {
-    /// `None` for a dialect without a body to read.
-    walker: Option<Walker<Wanted>>,
+    source: Source,
     reading: Reading,
     error: Option<ScanError>,
+}
+
+/// How the body is read.
+enum Source {
+    Unread,
+    Json(Box<Walker<Wanted>>),
+    Form(Box<Form>),
+    Messages(Box<Messages>),
 }
 
 impl Scanner {
     /// Begins a body of this dialect.
     #[must_use]
-    pub fn new(dialect: Dialect) -> Scanner {
-        let shape = match dialect.tables().request {
-            Request::Unread => None,
-            Request::Json(shape) => Some(shape),
+    pub fn new(dialect: Dialect, head: Head<'_>) -> Scanner {
+        let tables = dialect.tables();
+        let mut reading = Reading::default();
+        reading.facts.streaming = match tables.streams {
+            Streams::Never | Streams::IfAsked => false,
+            Streams::Always | Streams::UnlessRefused => true,
+            Streams::ByPath => path::decoded(head.path).ends_with(b"_stream"),
         };
-        Scanner { walker: shape.map(Walker::new), reading: Reading::default(), error: None }
+        let mut error = None;
+        if matches!(tables.request, Request::Path | Request::Json(_)) {
+            error = reading.note_path(head.path).err();
+        }
+        let source = match tables.request {
+            Request::Unread | Request::Path => Source::Unread,
+            _ if head.content_encoding.is_some_and(is_compression) => Source::Unread,
+            Request::Json(shape) => Source::Json(Box::new(Walker::new(shape))),
+            Request::Messages => Source::Messages(Box::default()),
+            Request::Form => match media::boundary(head.content_type.unwrap_or_default()) {
+                Ok(boundary) => Source::Form(Box::new(Form::new(boundary))),
+                Err(defect) => {
+                    error = Some(ScanError { offset: 0, defect });
+                    Source::Unread
+                }
+            },
+        };
+        Scanner { source, reading, error }
     }
 
     /// Reads the next bytes of the body; any cut between pushes gives the same facts.
     pub fn push(&mut self, bytes: &[u8]) -> Progress {
-        if self.error.is_none()
-            && let Some(walker) = &mut self.walker
-        {
-            self.error = walker.push(bytes, &mut self.reading).err();
+        if self.error.is_none() {
+            let Scanner { source, reading, .. } = self;
+            self.error = match source {
+                Source::Unread => Ok(()),
+                Source::Json(walker) => walker.push(bytes, reading),
+                Source::Form(form) => form.push(bytes, |field| reading.field(field)),
+                Source::Messages(messages) => messages.push(bytes, |name| reading.message(name)),
+            }
+            .err();
         }
         self.progress()
     }
@@ -95,21 +145,42 @@ impl Scanner {
         if let Some(error) = self.error {
             return Err(error);
         }
-        if let Some(walker) = &self.walker {
-            walker.finish()?;
+        match &self.source {
+            Source::Unread => {}
+            Source::Json(walker) => walker.finish()?,
+            Source::Form(form) => form.finish()?,
+            Source::Messages(messages) => messages.finish()?,
         }
         Ok(self.reading.facts)
     }
 
-    fn progress(&self) -> Progress {
+    /// How far the scan has come.
+    pub fn progress(&self) -> Progress {
         match &self.error {
-            Some(ScanError { defect: Defect::Conflict { .. }, .. }) => Progress::Conflict,
+            Some(ScanError { defect: Defect::Conflict { .. } | Defect::AnotherModel, .. }) => {
+                Progress::Conflict
+            }
             Some(_) => Progress::Malformed,
             None if self.reading.facts.model.is_some() => Progress::ModelKnown,
-            None if self.walker.as_ref().is_none_or(Walker::is_complete) => Progress::ModelAbsent,
+            None if self.is_over() => Progress::ModelAbsent,
             None => Progress::Scanning,
         }
     }
+
+    /// Whether no model can come any more.
+    fn is_over(&self) -> bool {
+        match &self.source {
+            Source::Unread => true,
+            Source::Json(walker) => walker.is_complete(),
+            Source::Form(form) => form.is_complete(),
+            Source::Messages(messages) => messages.is_unread() || self.reading.model.is_some(),
+        }
+    }
+}
+
+fn is_compression(content_encoding: &str) -> bool {
+    let encoding = content_encoding.trim();
+    !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")
 }
 
 /// The facts with what is needed to tell a repeated key.
@@ -122,9 +193,64 @@ struct Reading {
     stream: Option<Option<bool>>,
     output_cap: Option<Option<u64>>,
     output_cap_fallback: Option<Option<u64>>,
-    messages: Option<()>,
-    tools: Option<()>,
-    prompt: Option<()>,
+    /// One bit for each prompt of the table.
+    prompts: u16,
+    /// Bytes of the media string being read, counted as media until its beginning is known to be something else.
+    media_bytes: u64,
+}
+
+impl Reading {
+    /// A path of the Open Inference Protocol has the model.
+    fn note_path(&mut self, path: &str) -> Result<(), ScanError> {
+        let decoded = path::decoded(path);
+        let Some(named) = path::named(&decoded) else { return Ok(()) };
+        let model = model_name(named.model.as_bytes()).map_err(|defect| ScanError { offset: 0, defect })?;
+        self.model = Some(Some(model.to_owned()));
+        self.facts.model = self.model.clone().flatten();
+        Ok(())
+    }
+
+    /// A field of a form.
+    fn field(&mut self, field: Field<'_>) -> Result<(), Defect> {
+        let repeated = &mut self.facts.repeated_keys;
+        match field {
+            Field::Model(value) => {
+                let model = Some(model_name(value)?).filter(|name| !name.is_empty()).map(str::to_owned);
+                note(&mut self.model, model, "model", repeated)?;
+                self.facts.model = self.model.clone().flatten();
+            }
+            Field::Stream(value) => {
+                let flag = value.eq_ignore_ascii_case(b"true") || value == b"1";
+                note(&mut self.stream, Some(flag), "stream", repeated)?;
+                self.facts.streaming = flag;
+            }
+            Field::Text(bytes) => self.facts.prompt_bytes += bytes,
+            Field::File(bytes) => self.facts.media_bytes += bytes,
+        }
+        Ok(())
+    }
+
+    /// The model of one message, empty if it names none. All messages of a stream go where the first one goes.
+    fn message(&mut self, name: &[u8]) -> Result<(), Defect> {
+        let model = Some(model_name(name)?).filter(|name| !name.is_empty()).map(str::to_owned);
+        match &self.model {
+            None => {
+                self.facts.model.clone_from(&model);
+                self.model = Some(model);
+            }
+            Some(first) if *first == model => {}
+            Some(_) => return Err(Defect::AnotherModel),
+        }
+        Ok(())
+    }
+
+    fn prompt(&mut self, number: u8) {
+        let bit = 1 << number;
+        if self.prompts & bit != 0 {
+            self.facts.repeated_keys = self.facts.repeated_keys.saturating_add(1);
+        }
+        self.prompts |= bit;
+    }
 }
 
 impl Sink<Wanted> for Reading {
@@ -136,16 +262,18 @@ impl Sink<Wanted> for Reading {
                 self.facts.model = self.model.clone().flatten();
             }
             Wanted::Stream => {
+                let unsaid = self.facts.streaming;
                 note(&mut self.stream, flag(value, "stream")?, "stream", repeated)?;
-                self.facts.streaming = self.stream.flatten().unwrap_or_default();
+                self.facts.streaming = self.stream.flatten().unwrap_or(unsaid);
             }
             Wanted::OutputCap(key) => note(&mut self.output_cap, cap(value, key)?, key, repeated)?,
             Wanted::OutputCapFallback(key) => {
                 note(&mut self.output_cap_fallback, cap(value, key)?, key, repeated)?;
             }
-            Wanted::Messages => note(&mut self.messages, (), "messages", repeated)?,
-            Wanted::Tools => note(&mut self.tools, (), "tools", repeated)?,
-            Wanted::Prompt => note(&mut self.prompt, (), "prompt", repeated)?,
+            Wanted::Text(number) | Wanted::TextAndKeys(number) | Wanted::TextOrIds(number) => {
+                self.prompt(number);
+            }
+            Wanted::Media => {}
         }
         self.facts.output_tokens_max = self.output_cap.flatten().or(self.output_cap_fallback.flatten());
         Ok(())
@@ -153,13 +281,31 @@ impl Sink<Wanted> for Reading {
 
     fn leaf(&mut self, mark: Wanted, leaf: Leaf<'_>) {
         match (mark, leaf) {
-            (_, Leaf::Text(bytes)) | (Wanted::Tools, Leaf::Key(bytes)) => {
+            (Wanted::Media, Leaf::Text(bytes)) => {
+                self.facts.media_bytes += bytes as u64;
+                self.media_bytes += bytes as u64;
+            }
+            (Wanted::Media, Leaf::TextEnd(beginning)) => {
+                let bytes = std::mem::take(&mut self.media_bytes);
+                if !is_media(beginning) {
+                    self.facts.media_bytes -= bytes;
+                    self.facts.prompt_bytes += bytes;
+                }
+            }
+            (_, Leaf::Text(bytes)) | (Wanted::TextAndKeys(_), Leaf::Key(bytes)) => {
                 self.facts.prompt_bytes += bytes as u64;
             }
-            (Wanted::Prompt, Leaf::Number) => self.facts.prompt_token_ids += 1,
+            (Wanted::TextOrIds(_), Leaf::Number) => self.facts.prompt_token_ids += 1,
             (_, Leaf::Key(_) | Leaf::Number | Leaf::TextEnd(_)) => {}
         }
     }
+}
+
+/// Whether a string is base64 or a data URL, by how it begins. Text has blanks or punctuation within that much.
+fn is_media(beginning: Clip<'_>) -> bool {
+    let in_base64 =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_');
+    beginning.bytes.starts_with(b"data:") || beginning.bytes.iter().all(in_base64)
 }
 
 /// Keeps the first value of a key, counts the same value, refuses another.
@@ -186,11 +332,19 @@ fn model(value: Value<'_>) -> Result<Option<String>, Defect> {
     if !clip.whole {
         return Err(Defect::ModelTooLong);
     }
-    let name = std::str::from_utf8(clip.bytes).map_err(|_| Defect::Utf8)?;
+    Ok(Some(model_name(clip.bytes)?.to_owned()))
+}
+
+/// A name that can be a header value and a label.
+fn model_name(bytes: &[u8]) -> Result<&str, Defect> {
+    if bytes.len() > MODEL_BYTES_MAX {
+        return Err(Defect::ModelTooLong);
+    }
+    let name = std::str::from_utf8(bytes).map_err(|_| Defect::Utf8)?;
     if name.chars().any(char::is_control) {
         return Err(Defect::ModelUnprintable);
     }
-    Ok(Some(name.to_owned()))
+    Ok(name)
 }
 
 fn flag(value: Value<'_>, key: &'static str) -> Result<Option<bool>, Defect> {
@@ -218,7 +372,7 @@ mod tests {
     use crate::{JSON_DEPTH_MAX, MODEL_BYTES_MAX};
 
     fn scan(body: &[u8], chunk_bytes: usize) -> Result<Facts, ScanError> {
-        let mut scanner = Scanner::new(Dialect::OpenAiChat);
+        let mut scanner = Scanner::new(Dialect::OpenAiChat, Head::default());
         for chunk in body.chunks(chunk_bytes) {
             let _progress = scanner.push(chunk);
         }
@@ -310,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_conflict_is_found_after_the_model_was_told() {
-        let mut scanner = Scanner::new(Dialect::OpenAiChat);
+        let mut scanner = Scanner::new(Dialect::OpenAiChat, Head::default());
         assert_eq!(scanner.push(br#"{"stream":true"#), Progress::Scanning);
         assert!(scanner.facts().streaming);
         assert_eq!(scanner.push(br#","model":"a"#), Progress::Scanning);

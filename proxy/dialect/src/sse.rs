@@ -11,8 +11,9 @@
 use memchr::memchr2;
 
 /// Largest event that the sidecar looks into: far above any delta (under 1 KiB; with the log-probabilities of 20 candidates
-/// about 2 KiB), so that only an event which carries a whole document is passed over.
-pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// about 2 KiB). The last event of OpenAI's Responses repeats the request's instructions and tools and the whole answer, which is
+/// some hundred KiB in long sessions. A longer event is known by its name alone.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Buffers larger than this are given back after the event that needed them: streams are many and idle.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024;
@@ -32,8 +33,10 @@ pub enum Event<'a> {
         /// Its `data:` lines, joined with LF.
         data: &'a [u8],
     },
-    /// An event whose name and data are longer than the bound; they were not kept.
+    /// An event whose name and data are longer than the bound; the data was not kept.
     Oversized {
+        /// Its `event:` field, if it has one that was kept.
+        name: Option<&'a [u8]>,
         /// Their length.
         bytes: usize,
     },
@@ -200,10 +203,10 @@ impl Splitter {
             Data::Here(value) => value,
             Data::Kept => &self.data,
         };
+        let name = Some(self.name.as_slice()).filter(|name| !name.is_empty());
         if draft.has_data && bytes > self.event_bytes_max {
-            on_event(Event::Oversized { bytes });
+            on_event(Event::Oversized { name, bytes });
         } else if draft.has_data {
-            let name = Some(self.name.as_slice()).filter(|name| !name.is_empty());
             on_event(Event::Message { name, data });
         }
         empty(&mut self.data);
@@ -231,7 +234,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Events as text: `name|data`, `:` for a comment, `oversized N`.
+    /// Events as text: `name|data`, `:` for a comment, `name|oversized N`.
     fn events(chunks: &[&[u8]], event_bytes_max: usize) -> Vec<String> {
         let mut splitter = Splitter::new(event_bytes_max);
         let mut told = Vec::new();
@@ -242,7 +245,9 @@ mod tests {
                         let name = name.unwrap_or_default().escape_ascii();
                         format!("{name}|{}", data.escape_ascii())
                     }
-                    Event::Oversized { bytes } => format!("oversized {bytes}"),
+                    Event::Oversized { name, bytes } => {
+                        format!("{}|oversized {bytes}", name.unwrap_or_default().escape_ascii())
+                    }
                     Event::Comment => ":".to_owned(),
                 });
             });
@@ -327,16 +332,16 @@ mod tests {
     #[test]
     fn an_event_over_the_bound_is_told_but_not_kept() {
         check_bounded("data: 12345\n\n", 5, &["|12345"]);
-        check_bounded("data: 123456\n\n", 5, &["oversized 6"]);
-        check_bounded("event: e\ndata: 1234\n\nevent: e\ndata: 12345\n\n", 5, &["e|1234", "oversized 6"]);
-        check_bounded("data: 123\ndata: 4\n\ndata: 123\ndata: 45\n\n", 5, &["|123\\n4", "oversized 6"]);
+        check_bounded("data: 123456\n\n", 5, &["|oversized 6"]);
+        check_bounded("event: e\ndata: 1234\n\nevent: e\ndata: 12345\n\n", 5, &["e|1234", "e|oversized 6"]);
+        check_bounded("data: 123\ndata: 4\n\ndata: 123\ndata: 45\n\n", 5, &["|123\\n4", "|oversized 6"]);
         check_bounded(
             "event: abcdefghijklmnopqrstuvwxyz\ndata: 1\n\ndata: 2\n\n",
             5,
-            &["oversized 27", "|2"],
+            &["|oversized 27", "|2"],
         );
         check_bounded(": a comment may be longer than any event\ndata: 2\n\n", 5, &[":", "|2"]);
-        check_bounded("data: 12345678901234567890\ndata: 1\n\n", 5, &["oversized 22"]);
+        check_bounded("data: 12345678901234567890\ndata: 1\n\n", 5, &["|oversized 22"]);
     }
 
     #[test]

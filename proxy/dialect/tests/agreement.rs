@@ -3,13 +3,13 @@
 //! Where the two differ on purpose the difference is named in [`differs_by_intent`].
 
 use penstock_dialect::defect::Defect;
-use penstock_dialect::scan::{Progress, Scanner};
+use penstock_dialect::scan::{Head, Progress, Scanner};
 use penstock_dialect::{Dialect, Facts};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 fn scan(body: &[u8], chunk_bytes: usize) -> Result<Facts, Defect> {
-    let mut scanner = Scanner::new(Dialect::OpenAiChat);
+    let mut scanner = Scanner::new(Dialect::OpenAiChat, Head::default());
     for chunk in body.chunks(chunk_bytes) {
         let _progress = scanner.push(chunk);
     }
@@ -51,9 +51,8 @@ fn written(text: &str) -> u64 {
 /// What the scanner must read in a chat body, from the tree.
 fn expected(body: &Map<String, Value>) -> Facts {
     // Keys are read in any letter case.
-    let get = |wanted: &str| {
-        body.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
-    };
+    let get =
+        |wanted: &str| body.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value);
     let cap = |key| get(key).and_then(Value::as_u64);
     let bytes = |key, with_keys| get(key).map_or(0, |value| string_bytes(value, with_keys));
     Facts {
@@ -223,7 +222,7 @@ fn mutate(body: &mut Vec<u8>, mutation: &Mutation) {
 
 /// Everything a scan tells, error offsets included.
 fn told(body: &[u8], cuts: &[usize]) -> (Vec<Progress>, String) {
-    let mut scanner = Scanner::new(Dialect::OpenAiChat);
+    let mut scanner = Scanner::new(Dialect::OpenAiChat, Head::default());
     let mut progress = Vec::new();
     let mut from = 0;
     for &cut in cuts.iter().chain([&body.len()]) {

@@ -1,7 +1,7 @@
-//! Every file of `corpus/`, at several chunkings, against the result written in the file.
+//! Every file of `corpus/`, at several chunkings and cut in two at every byte, against the result written in the file.
 //!
 //! A file is a head (`key: value` lines), a line of dashes, the input, a line of dashes, the result. In the input `«0D»` stands
-//! for the byte 0x0D; the head `lines: crlf` or `lines: cr` changes its line ends. `UPDATE_GOLDEN=1` rewrites the results.
+//! for the byte 0x0D; the head `lines: crlf` or `lines: cr` changes its line ends, `lines: joined` takes them away. `UPDATE_GOLDEN=1` rewrites the results.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a broken corpus ends the test")]
 
@@ -10,9 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use penstock_dialect::answer::{Piece, judge};
+use penstock_dialect::events::{Cutter, Event};
 use penstock_dialect::meter::{Head, Meter, Reading};
-use penstock_dialect::scan::{Progress, Scanner};
-use penstock_dialect::sse::{EVENT_BYTES_MAX, Event, Splitter};
+use penstock_dialect::reply::Framing;
+use penstock_dialect::scan::{self, Scanner};
 use penstock_dialect::{Dialect, Usage};
 
 const DASHES: &str = "\n----\n";
@@ -42,12 +43,28 @@ impl Case {
         *Dialect::ALL.iter().find(|dialect| dialect.as_str() == label).expect("the dialect is known")
     }
 
+    fn scanner(&self) -> Scanner {
+        let head = scan::Head {
+            path: self.head("path").unwrap_or_default(),
+            content_type: self.head("content-type"),
+            content_encoding: self.head("content-encoding"),
+        };
+        Scanner::new(self.dialect(), head)
+    }
+
+    /// What cuts the answer into events, as the meter chooses it.
+    fn cutter(&self) -> Cutter {
+        let framing = self.head("content-type").and_then(Framing::of);
+        framing.map_or_else(Cutter::grpc, Cutter::new)
+    }
+
     fn input(&self) -> Vec<u8> {
         let source = match self.head("lines") {
             None => self.source.clone(),
             Some("crlf") => self.source.replace('\n', "\r\n"),
             Some("cr") => self.source.replace('\n', "\r"),
-            Some(other) => panic!("lines: {other}: must be crlf or cr"),
+            Some("joined") => self.source.replace('\n', ""),
+            Some(other) => panic!("lines: {other}: must be crlf, cr or joined"),
         };
         let mut parts = source.split('«');
         let mut input = parts.next().unwrap_or_default().as_bytes().to_vec();
@@ -60,8 +77,13 @@ impl Case {
     }
 }
 
-/// Checks each file of one folder: `result` is asked for the input in chunks.
-fn check(folder: &str, at_least: usize, result: impl Fn(&Case, &mut dyn Iterator<Item = &[u8]>) -> String) {
+/// Checks each file of one folder: `result` is asked for the input in chunks, `before` for what stands above that.
+fn check(
+    folder: &str,
+    at_least: usize,
+    before: impl Fn(&Case) -> String,
+    result: impl Fn(&Case, &mut dyn Iterator<Item = &[u8]>) -> String,
+) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(folder);
     let files = fs::read_dir(folder).expect("the folder exists");
     let mut paths: Vec<_> = files.map(|file| file.expect("the folder is readable").path()).collect();
@@ -77,32 +99,38 @@ fn check(folder: &str, at_least: usize, result: impl Fn(&Case, &mut dyn Iterator
         for (chunking, other) in CHUNKINGS.iter().zip(&results) {
             assert_eq!(*other, results[0], "{} in chunks of {chunking}", case.path.display());
         }
+        for cut in 0..input.len() {
+            let (head, tail) = input.split_at(cut);
+            let other = result(&case, &mut [head, tail].into_iter());
+            assert_eq!(other, results[0], "{} cut at {cut}", case.path.display());
+        }
+        let found = before(&case) + &results[0];
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            let text = format!("{}{DASHES}{}----\n{}", case.head, case.source, results[0]);
+            let text = format!("{}{DASHES}{}----\n{found}", case.head, case.source);
             fs::write(&case.path, text).expect("the corpus is writable");
         } else {
-            assert_eq!(results[0], case.expected, "{}", case.path.display());
+            assert_eq!(found, case.expected, "{}", case.path.display());
         }
     }
 }
 
 #[test]
 fn requests_read_as_written() {
-    check("requests", 15, |case, chunks| {
-        let mut scanner = Scanner::new(case.dialect());
+    check("requests", 70, timeline, |case, chunks| {
+        let mut scanner = case.scanner();
         for chunk in chunks {
             let _progress = scanner.push(chunk);
         }
-        let seen = timeline(case);
         match scanner.finish() {
-            Err(error) => format!("{seen}error: {error}\n"),
+            Err(error) => format!("error: {error}\n"),
             Ok(facts) => format!(
-                "{seen}model: {:?}\nstreaming: {}\noutput_tokens_max: {:?}\nprompt_bytes: {}\nprompt_token_ids: {}\n\
+                "model: {:?}\nstreaming: {}\noutput_tokens_max: {:?}\nprompt_bytes: {}\nmedia_bytes: {}\nprompt_token_ids: {}\n\
                  prompt_tokens_estimate: {}\nrepeated_keys: {}\n",
                 facts.model,
                 facts.streaming,
                 facts.output_tokens_max,
                 facts.prompt_bytes,
+                facts.media_bytes,
                 facts.prompt_token_ids,
                 facts.prompt_tokens_estimate(),
                 facts.repeated_keys,
@@ -113,8 +141,8 @@ fn requests_read_as_written() {
 
 /// After how many bytes the scan says something new.
 fn timeline(case: &Case) -> String {
-    let mut scanner = Scanner::new(case.dialect());
-    let mut last = Progress::Scanning;
+    let mut scanner = case.scanner();
+    let mut last = scanner.progress();
     let mut line = format!("progress: {last:?}");
     for (byte, bytes) in case.input().chunks(1).zip(1..) {
         let progress = scanner.push(byte);
@@ -128,27 +156,32 @@ fn timeline(case: &Case) -> String {
 
 #[test]
 fn answers_read_as_written() {
-    check("streams", 12, |case, chunks| {
-        let head = Head { content_type: case.head("content-type"), content_encoding: None };
-        let mut meter = Meter::new(case.dialect(), head);
-        let mut splitter = Splitter::new(EVENT_BYTES_MAX);
-        let mut told = String::new();
-        for (now_ns, chunk) in (0..).zip(chunks) {
-            meter.chunk(chunk, now_ns, |_| {});
-            if meter.is_stream() {
-                splitter.push(chunk, |event| {
-                    told.push_str(&event_line(case.dialect(), event));
-                });
+    check(
+        "streams",
+        60,
+        |_| String::new(),
+        |case, chunks| {
+            let head = Head { content_type: case.head("content-type"), content_encoding: None };
+            let mut meter = Meter::new(case.dialect(), head);
+            let mut cutter = case.cutter();
+            let mut told = String::new();
+            for (now_ns, chunk) in (0..).zip(chunks) {
+                meter.chunk(chunk, now_ns, |_| {});
+                if meter.is_stream() {
+                    cutter.push(chunk, |event| {
+                        told.push_str(&event_line(case.dialect(), event));
+                    });
+                }
             }
-        }
-        told + &summary(meter.reading())
-    });
+            told + &summary(meter.reading())
+        },
+    );
 }
 
 fn event_line(dialect: Dialect, event: Event<'_>) -> String {
     let (name, data) = match event {
         Event::Comment => return "comment\n".to_owned(),
-        Event::Oversized { bytes } => return format!("oversized {bytes}\n"),
+        Event::Oversized { bytes, .. } => return format!("oversized {bytes}\n"),
         Event::Message { name, data } => (name, data),
     };
     let judged = judge(dialect, name, data);

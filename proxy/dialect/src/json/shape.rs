@@ -71,7 +71,8 @@ impl<M: Copy> Slot<M> {
     /// decoders written in Go (Ollama's, many gateways'), so `Model` beside `model` would be read as another model there.
     pub(super) fn child(self, key: Clip<'_>) -> Self {
         let keys = self.shape.map_or(&[][..], |shape| shape.keys);
-        let found = keys.iter().find(|(name, _)| key.whole && name.as_bytes().eq_ignore_ascii_case(key.bytes));
+        let found =
+            keys.iter().find(|(name, _)| key.whole && name.as_bytes().eq_ignore_ascii_case(key.bytes));
         self.below(found.map(|(_, shape)| shape))
     }
 

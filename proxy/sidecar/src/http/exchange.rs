@@ -42,6 +42,8 @@ pub struct Exchange {
     pub chosen: Option<Chosen>,
     /// What its body says so far.
     pub scanner: Option<Body>,
+    /// A rule asked for the model: from then on the body must not name another.
+    pub is_model_decisive: bool,
     /// Body bytes read before it was routed.
     pub held: VecDeque<Bytes>,
     /// Their memory.
@@ -164,6 +166,7 @@ impl Exchange {
             asked: None,
             chosen: None,
             scanner: None,
+            is_model_decisive: false,
             held: VecDeque::new(),
             held_memory: Held::none(&shared.body_budget),
             is_held_whole: false,

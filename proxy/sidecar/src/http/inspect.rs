@@ -1,8 +1,10 @@
 //! Reads a request body until its model is known, within bounds, and keeps an eye on the rest as it passes.
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use penstock_dialect::reply::ErrorCode;
-use penstock_dialect::scan::{Progress, Scanner};
+use penstock_dialect::scan::{Head, Progress, Scanner};
 use penstock_model::names::{BackendId, ParentId};
 use penstock_model::snapshot::BodyOverflow;
 use pingora_error::{Error, Result};
@@ -11,6 +13,7 @@ use pingora_proxy::Session;
 use tokio::time::timeout;
 
 use super::exchange::{Body, Exchange};
+use super::headers;
 use super::prepare::STALL_MAX;
 use crate::upstream::call::Failure;
 
@@ -25,12 +28,23 @@ pub(super) enum Held {
     Refused(Failure),
 }
 
-/// Starts reading an AI request's body. Plain HTTP is not read, nor is a body that is compressed: we would have to guess.
-pub(super) fn begin(exchange: &mut Exchange, is_encoded: bool) {
-    let dialect = exchange.dialect();
-    if dialect.is_ai() && !is_encoded {
-        exchange.scanner = Some(Body(Scanner::new(dialect)));
-    }
+/// Starts reading an AI request: its path, then its body. Plain HTTP is not read, nor is a body that is compressed: we would have to
+/// guess.
+pub(super) fn begin(exchange: &mut Exchange, fields: &HeaderMap) {
+    let Some(asked) = exchange.asked.clone().filter(|asked| asked.dialect.is_ai()) else { return };
+    let head = Head {
+        path: &asked.path,
+        content_type: headers::text(fields, &CONTENT_TYPE),
+        content_encoding: fields.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("unknown")),
+    };
+    exchange.scanner = Some(Body(Scanner::new(asked.dialect, head)));
+}
+
+/// Whether the model may still come with the body.
+pub(super) fn is_model_awaited(exchange: &Exchange) -> bool {
+    exchange.scanner.as_ref().is_some_and(|body| {
+        matches!(body.0.progress(), Progress::Scanning | Progress::Conflict | Progress::Malformed)
+    })
 }
 
 /// Holds the body until the model is known. Reading it is also how a client that leaves is noticed.
@@ -75,10 +89,12 @@ pub(super) async fn hold_until_model_known(
     }
 }
 
-/// Looks at a chunk that passes. True when the request must be broken off.
+/// Looks at a chunk that passes. True when the request must be broken off: a rule went by the model, and the body can be read in
+/// another way. Where no rule did, a body that is not what the path promises is the application's own business.
 pub(super) fn is_defective(exchange: &mut Exchange, chunk: &Bytes) -> bool {
     let progress = scan(exchange, chunk);
-    let defective = matches!(progress, Progress::Conflict | Progress::Malformed);
+    let defective =
+        exchange.is_model_decisive && matches!(progress, Progress::Conflict | Progress::Malformed);
     if defective && exchange.failure.is_none() {
         exchange.failure = Some(defect(exchange));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST};
+use http::header::{CONTENT_TYPE, EXPECT, HOST};
 use http::{HeaderMap, HeaderValue, Version};
 use penstock_dialect::detect::detect;
 use penstock_dialect::reply::ErrorCode;
@@ -115,7 +115,7 @@ pub(super) fn choose_application(session: &mut Session, exchange: &mut Exchange)
     let backend = exchange.asked.as_ref().and_then(|asked| asked.backend.clone());
     let target = Target::Application(application);
     exchange.chosen = Some(Chosen { parent: None, rule: None, split_index: None, target, backend });
-    inspect::begin(exchange, is_encoded(fields));
+    inspect::begin(exchange, fields);
     Ok(())
 }
 
@@ -148,8 +148,9 @@ async fn choose(
         Err(none) => return Ok(Err(none)),
     };
     let fields = &session.req_header().headers;
-    inspect::begin(exchange, is_encoded(fields));
-    if exchange.scanner.is_some() && route::needs_model(exchange, asked, &parent, fields) {
+    inspect::begin(exchange, fields);
+    if inspect::is_model_awaited(exchange) && route::needs_model(exchange, asked, &parent, fields) {
+        exchange.is_model_decisive = true;
         invite_body(session).await?;
         match inspect::hold_until_model_known(session, exchange, &parent).await? {
             Held::Known | Held::Unknown => {}
@@ -319,10 +320,6 @@ fn authority(request: &RequestHeader) -> (String, Option<u16>) {
         }
         _ => (text, None),
     }
-}
-
-fn is_encoded(fields: &HeaderMap) -> bool {
-    fields.get(CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn backend_of(fields: &HeaderMap) -> Option<BackendId> {

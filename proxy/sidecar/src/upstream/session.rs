@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
-use penstock_dialect::reply::{ErrorCode, Reply};
+use penstock_dialect::reply::{ErrorCode, Framing, Reply};
 use penstock_model::snapshot::Protocol;
 use penstock_model::units::Moment;
 use penstock_policy::pick::NoPick;
@@ -38,7 +38,8 @@ pub struct LogicalRequest {
     /// Why there was another attempt, if there was.
     retried: Option<Kind>,
     running: Option<Running>,
-    is_event_stream: bool,
+    /// How the answer is cut into events, if it is a stream into which an error can be written.
+    framing: Option<Framing>,
 }
 
 /// The attempt whose answer is being passed on.
@@ -64,16 +65,7 @@ pub enum Chunk {
 impl LogicalRequest {
     /// A request that has not been sent.
     pub fn new(call: Call, head: Head, pool: Arc<Pool>, telemetry: Arc<Telemetry>) -> Self {
-        Self {
-            call,
-            head,
-            pool,
-            telemetry,
-            tried: Vec::new(),
-            retried: None,
-            running: None,
-            is_event_stream: false,
-        }
+        Self { call, head, pool, telemetry, tried: Vec::new(), retried: None, running: None, framing: None }
     }
 
     /// The head of the answer.
@@ -155,7 +147,8 @@ impl LogicalRequest {
         let failure = self.failure(&failed, deadline);
         self.call.trail.fail(failure.clone());
         let reply = Reply::new(failure.code, failure.message.as_str());
-        match reply.stream_event(self.call.dialect).filter(|_| self.is_event_stream) {
+        let event = self.framing.and_then(|framing| reply.stream_event(self.call.dialect, framing));
+        match event {
             Some(event) => Ok(Chunk::Last(event.into())),
             None => Err(failure),
         }
@@ -283,9 +276,7 @@ impl LogicalRequest {
         } else {
             self.call.upload.settle();
         }
-        let content_type = response.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-        self.is_event_stream =
-            content_type.is_some_and(|text| text.to_ascii_lowercase().starts_with(b"text/event-stream"));
+        self.framing = headers::text(response.headers(), &CONTENT_TYPE).and_then(Framing::of);
         response
     }
 

@@ -1,0 +1,70 @@
+//! The path as the model server will read it.
+
+use std::borrow::Cow;
+
+/// What a path of the Open Inference Protocol asks of which model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named<'p> {
+    pub(crate) model: &'p str,
+    pub(crate) verb: &'p str,
+}
+
+/// `…/v2/models/{model}/{verb}` or `…/v2/models/{model}/versions/{version}/{verb}`.
+pub(crate) fn named(decoded: &[u8]) -> Option<Named<'_>> {
+    let path = std::str::from_utf8(decoded).ok()?;
+    let (_, rest) = path.rsplit_once("/v2/models/")?;
+    let segments: Vec<&str> = rest.splitn(5, '/').collect();
+    let ([model, verb] | [model, "versions", _, verb]) = *segments.as_slice() else { return None };
+    (!model.is_empty()).then_some(Named { model, verb })
+}
+
+/// Without its query, percent-escapes undone once; an escape that is not two hex digits stays as it is.
+pub(crate) fn decoded(path: &str) -> Cow<'_, [u8]> {
+    let path = path.split('?').next().unwrap_or_default();
+    if !path.contains('%') {
+        return Cow::Borrowed(path.as_bytes());
+    }
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        if let ([high, low, tail @ ..], b'%') = (after, first)
+            && let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low))
+        {
+            bytes.push(high * 16 + low);
+            rest = tail;
+        } else {
+            bytes.push(first);
+            rest = after;
+        }
+    }
+    Cow::Owned(bytes)
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_of_an_inference_path_is_one_segment() {
+        for (path, expected) in [
+            ("/v2/models/bert/infer", Some(("bert", "infer"))),
+            ("/v2/models/bert/versions/3/infer", Some(("bert", "infer"))),
+            ("/team/v2/models/bert%2Dlarge/generate_stream?x=1", Some(("bert-large", "generate_stream"))),
+            ("/v2/models/a/v2/models/b/infer", Some(("b", "infer"))),
+            ("/v2/models/a%2Fb/infer", None),
+            ("/v2/models//infer", None),
+            ("/v2/models/bert", None),
+            ("/v2/models/bert/versions/infer", None),
+            ("/v2/models/bert/versions/3/x/infer", None),
+            ("/v2/models/%ff/infer", None),
+        ] {
+            let decoded = decoded(path);
+            let found = named(&decoded).map(|named| (named.model, named.verb));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+}
