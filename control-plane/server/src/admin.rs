@@ -23,6 +23,7 @@ use axum::{Json, Router};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
+use crate::identity::Beliefs;
 use crate::planner::Plan;
 use crate::push::Fanout;
 use crate::telemetry::Metrics;
@@ -39,13 +40,19 @@ const COMPILES_MAX: usize = 2;
 pub(crate) struct Admin {
     plan: Arc<RwLock<Arc<Plan>>>,
     fanout: Arc<Fanout>,
+    beliefs: Beliefs,
     metrics: Arc<Metrics>,
     compiles: Arc<Semaphore>,
 }
 
 impl Admin {
-    pub(crate) fn new(plan: Arc<RwLock<Arc<Plan>>>, fanout: Arc<Fanout>, metrics: Arc<Metrics>) -> Self {
-        Self { plan, fanout, metrics, compiles: Arc::new(Semaphore::new(COMPILES_MAX)) }
+    pub(crate) fn new(
+        plan: Arc<RwLock<Arc<Plan>>>,
+        fanout: Arc<Fanout>,
+        beliefs: Beliefs,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { plan, fanout, beliefs, metrics, compiles: Arc::new(Semaphore::new(COMPILES_MAX)) }
     }
 
     pub(crate) fn router(self) -> Router {
@@ -84,7 +91,8 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 async fn status(State(admin): State<Admin>) -> Response {
-    Json(view::Status::of(&admin.plan(), admin.fanout.report())).into_response()
+    let trust = admin.beliefs.report(&admin.fanout.connected());
+    Json(view::Status::of(&admin.plan(), trust, admin.fanout.report())).into_response()
 }
 
 async fn config(State(admin): State<Admin>) -> Response {

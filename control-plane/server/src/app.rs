@@ -23,7 +23,8 @@ use crate::flags::Flags;
 use crate::grpc::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use crate::grpc::penstock::ca::v1::certificate_service_server::CertificateServiceServer;
 use crate::identity::{
-    Authority, JoinToken, PeerVerifier, Rotation, ServingNames, Signer, crypto, server_tls,
+    Authority, Beliefs, Believers, JoinToken, PeerVerifier, Roots, Rotation, ServingNames, Signer, crypto,
+    rotate_roots, server_tls,
 };
 use crate::listen::{self, PeerStream};
 use crate::planner::Planner;
@@ -92,20 +93,32 @@ impl<L: Listener<Addr = SocketAddr>> App<L> {
         let state_dir = &flags.state_dir;
         disk::make_dir(state_dir)
             .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
-        let authority = Arc::new(Authority::open(state_dir, &flags.trust_domain, time_of_day())?);
+        let roots = Roots::open(state_dir, &flags.trust_domain, flags.leaf_ttl, time_of_day())?;
+        let (roots, believers) = (Arc::new(roots), Believers::new());
         let token = JoinToken::open(&flags.join_token_path())?;
         let (tasks, clock, metrics) = (Tasks::new(), Clock::start(), Metrics::new()?);
 
         let grpc_address = listener.local_addr()?;
         let names = ServingNames::new(&flags.trust_domain, grpc_address.ip())?;
-        let rotation = Rotation::new(Arc::clone(&authority), names, flags.leaf_ttl, Arc::clone(&metrics));
+        let rotation = Rotation::new(Arc::clone(&roots), names, flags.leaf_ttl, Arc::clone(&metrics));
         let certificate = rotation.start(clock, &tasks)?;
-        let roots = authority.root_store()?;
+        metrics.roots(&roots.held());
+        let provider = Arc::new(crypto());
         let verifier =
-            PeerVerifier::new(&flags.trust_domain, roots, Arc::new(crypto()), Arc::clone(&metrics))?;
+            PeerVerifier::new(&flags.trust_domain, Arc::clone(&roots), provider, Arc::clone(&metrics))?;
         let tls = server_tls(verifier, certificate)?;
 
         let fanout = Fanout::new();
+        let sidecars = Arc::clone(&fanout);
+        let rotated = rotate_roots(
+            Arc::clone(&roots),
+            Arc::clone(&believers),
+            move || sidecars.connected(),
+            clock,
+            Arc::clone(&metrics),
+            tasks.clone(),
+        );
+        tasks.spawn("roots", rotated);
         let (config, state) = (flags.config.clone(), state_dir.clone());
         let planner = Planner::start(config, state, Arc::clone(&fanout), Arc::clone(&metrics)).await;
         let plan = planner.plan();
@@ -120,8 +133,15 @@ impl<L: Listener<Addr = SocketAddr>> App<L> {
             },
             grpc: listen::accept(listener, tls, trust_domain, &tasks, Arc::clone(&metrics)),
             push: Push::new(Arc::clone(&fanout), token.clone(), clock, tasks.clone(), Arc::clone(&metrics)),
-            signer: Signer { authority, token, leaf_ttl: flags.leaf_ttl, metrics: Arc::clone(&metrics) },
-            admin: Admin::new(plan, fanout, metrics),
+            admin: Admin::new(plan, fanout, Beliefs::new(&roots, &believers), Arc::clone(&metrics)),
+            signer: Signer {
+                roots,
+                believers,
+                token,
+                leaf_ttl: flags.leaf_ttl,
+                metrics,
+                tasks: tasks.clone(),
+            },
             admin_listener,
             tasks,
         })

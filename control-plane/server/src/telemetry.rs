@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tracing_subscriber::EnvFilter;
 
 use crate::flags::{Flags, LogFormat};
-use crate::identity::Refusal;
+use crate::identity::{Held, Refusal, Step};
 use crate::listen::Peer;
 use crate::planner::Plan;
 
@@ -47,6 +47,8 @@ pub(crate) struct Metrics {
     own_certificate_end: IntGauge,
     root_end: IntGauge,
     own_certificate_renewals: IntCounterVec,
+    roots_trusted: IntGauge,
+    root_rotations: IntCounterVec,
 }
 
 /// How a reading of the documents ended.
@@ -124,6 +126,7 @@ impl StreamEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Sign,
+    TrustBundle,
     Push,
 }
 
@@ -198,6 +201,17 @@ impl Metrics {
                 "Renewals of the control plane's own certificate.",
                 &["result"],
             )?,
+            roots_trusted: gauge(
+                &registry,
+                "penstock_identity_roots",
+                "Root certificates that the mesh is told to believe; more than one while roots are rotated.",
+            )?,
+            root_rotations: counters(
+                &registry,
+                "penstock_identity_root_rotation_steps_total",
+                "Steps of root rotations, and failures to take one.",
+                &["step"],
+            )?,
             registry,
         };
         metrics.show_zeros();
@@ -210,6 +224,9 @@ impl Metrics {
         Reload::ALL.iter().for_each(|reload| zero(&self.config_reloads, reload.label()));
         ConnectionRefused::ALL.iter().for_each(|refused| zero(&self.connections_refused, refused.label()));
         StreamEnd::ALL.iter().for_each(|end| zero(&self.streams_ended, end.label()));
+        ["introduced", "replaced", "steady", "failure"]
+            .iter()
+            .for_each(|step| zero(&self.root_rotations, step));
         ["success", "failure"].iter().for_each(|result| zero(&self.own_certificate_renewals, result));
     }
 
@@ -262,6 +279,7 @@ impl Metrics {
     pub(crate) fn call_refused(&self, call: Call, refusal: &Refusal, peer: &Peer) {
         let stage = match call {
             Call::Sign => "sign",
+            Call::TrustBundle => "trust_bundle",
             Call::Push => "push",
         };
         self.identity_refusals.with_label_values(&[stage, refusal.label()]).inc();
@@ -287,6 +305,34 @@ impl Metrics {
     ) {
         self.own_certificate_renewals.with_label_values(&["failure"]).inc();
         tracing::error!(why, ?again_in, "own certificate not renewed");
+    }
+
+    /// The roots as a start has found them.
+    pub(crate) fn roots(&self, held: &Held) {
+        self.roots_trusted.set(i64::try_from(held.bundle.roots.len()).unwrap_or(i64::MAX));
+        self.root_end.set(held.issuing.root_not_after().unix_timestamp());
+    }
+
+    pub(crate) fn root_step(&self, step: Step, held: &Held) {
+        self.roots(held);
+        let (label, what) = match step {
+            Step::Introduced => ("introduced", "a new root is believed beside the old one"),
+            Step::Replaced => ("replaced", "the new root issues from now on; the old one is still believed"),
+            Step::Steady => ("steady", "the old root is believed no more; the rotation is over"),
+        };
+        self.root_rotations.with_label_values(&[label]).inc();
+        let until = held.until.map(tracing::field::display);
+        tracing::info!(step = label, roots = held.bundle.roots.len(), until, "{what}");
+    }
+
+    pub(crate) fn root_waits(&self, lagging: &[String]) {
+        let (count, first) = (lagging.len(), lagging.iter().take(10).map(String::as_str).collect::<Vec<_>>());
+        tracing::info!(count, ?first, "the new root waits for sidecars that do not believe it yet");
+    }
+
+    pub(crate) fn root_not_rotated(&self, why: &(dyn std::error::Error + 'static)) {
+        self.root_rotations.with_label_values(&["failure"]).inc();
+        tracing::error!(why, "the root is not rotated; what is in force stays so");
     }
 
     pub(crate) fn response_sent(&self, kind: &'static str) {

@@ -7,6 +7,7 @@ use penstock_model::snapshot::Parts;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 
+use crate::identity::TrustReport;
 use crate::planner::{Basis, Plan, Problem};
 use crate::push::SidecarReport;
 
@@ -29,6 +30,7 @@ pub(super) struct Status<'a> {
     #[serde(flatten)]
     head: Head,
     config: ConfigStatus<'a>,
+    trust: TrustReport,
     sidecars: Vec<SidecarReport>,
 }
 
@@ -45,7 +47,7 @@ struct ConfigStatus<'a> {
 }
 
 impl<'a> Status<'a> {
-    pub(super) fn of(plan: &'a Plan, sidecars: Vec<SidecarReport>) -> Self {
+    pub(super) fn of(plan: &'a Plan, trust: TrustReport, sidecars: Vec<SidecarReport>) -> Self {
         let config = ConfigStatus {
             version: plan.snapshot.as_ref().map(|snapshot| snapshot.version()),
             valid: plan.is_valid(),
@@ -54,7 +56,7 @@ impl<'a> Status<'a> {
             findings: &plan.problems,
             warnings: &plan.warnings,
         };
-        Self { head: Head::of("Status"), config, sidecars }
+        Self { head: Head::of("Status"), config, trust, sidecars }
     }
 }
 

@@ -1,8 +1,10 @@
-//! The certificate authority of one trust domain: a P-256 key and the root certificate that it signed for itself.
+//! One certificate authority of a trust domain: a P-256 key and the root certificate that it signed for itself.
 //!
 //! Both live in the state directory and are read again at every start. The key is written first: a crash between the two
 //! leaves a key without a root, for which an equal root is made, since certificates are verified by the authority's name
 //! and key. A root without its key is refused: nothing could be issued that the mesh trusts.
+//!
+//! The file of roots may hold more certificates than the one of the key: [`Roots`](super::roots::Roots) has them trusted too.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +16,6 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
@@ -24,8 +25,8 @@ use super::verify::uri_names;
 use crate::disk::{self, Secrecy};
 use crate::seed;
 
-const KEY_FILE: &str = "ca-key.pem";
-const ROOT_FILE: &str = "root.pem";
+pub(super) const KEY_FILE: &str = "ca-key.pem";
+pub(super) const ROOT_FILE: &str = "root.pem";
 /// What Istio's and Linkerd's own roots live for.
 const ROOT_LIFE: time::Duration = time::Duration::days(3_650);
 /// How far apart clocks in a mesh may be.
@@ -67,7 +68,8 @@ impl Authority {
         Self::assemble(trust_domain, key, &root_pem, &root_path, now)
     }
 
-    fn assemble(
+    /// A key and the one root of it among those in a text.
+    pub(super) fn assemble(
         trust_domain: &str,
         key: KeyPair,
         root_pem: &str,
@@ -75,12 +77,10 @@ impl Authority {
         now: OffsetDateTime,
     ) -> Result<Self, AuthorityError> {
         let unreadable = |why: String| AuthorityError::RootUnreadable { path: root_path.to_owned(), why };
-        let root =
-            CertificateDer::from_pem_slice(root_pem.as_bytes()).map_err(|e| unreadable(e.to_string()))?;
+        let roots = certificates(root_pem.as_bytes()).map_err(unreadable)?;
+        let root = of_key(roots, &key).map_err(unreadable)?;
+        let root = root.ok_or_else(|| AuthorityError::KeyMismatch { root: root_path.to_owned() })?;
         let (_, parsed) = X509Certificate::from_der(&root).map_err(|e| unreadable(e.to_string()))?;
-        if parsed.public_key().raw != key.subject_public_key_info() {
-            return Err(AuthorityError::KeyMismatch { root: root_path.to_owned() });
-        }
         if !parsed.is_ca() {
             return Err(unreadable("it is not the certificate of an authority".to_owned()));
         }
@@ -100,10 +100,6 @@ impl Authority {
         Ok(Self { trust_domain: trust_domain.into(), issuer, root, root_not_after })
     }
 
-    pub(crate) fn trust_domain(&self) -> &str {
-        &self.trust_domain
-    }
-
     /// File that holds the root, for sidecars to trust.
     pub(crate) fn trust_bundle_path(dir: &Path) -> PathBuf {
         dir.join(ROOT_FILE)
@@ -119,12 +115,6 @@ impl Authority {
         self.root_not_after
     }
 
-    pub(crate) fn root_store(&self) -> Result<Arc<RootCertStore>, rustls::Error> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone())?;
-        Ok(Arc::new(roots))
-    }
-
     pub(super) fn sign(
         &self,
         wanted: &CertificateParams,
@@ -134,7 +124,29 @@ impl Authority {
     }
 }
 
-fn read_key(path: &Path) -> Result<Option<KeyPair>, AuthorityError> {
+/// Every certificate of a PEM text, one at least.
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match all.map_err(|error| error.to_string())? {
+        all if all.is_empty() => Err("it holds no certificate".to_owned()),
+        all => Ok(all),
+    }
+}
+
+fn of_key(
+    roots: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+) -> Result<Option<CertificateDer<'static>>, String> {
+    for root in roots {
+        let (_, parsed) = X509Certificate::from_der(&root).map_err(|error| error.to_string())?;
+        if parsed.public_key().raw == key.subject_public_key_info() {
+            return Ok(Some(root));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn read_key(path: &Path) -> Result<Option<KeyPair>, AuthorityError> {
     let Some(pem) = read_if_there(path)? else { return Ok(None) };
     let mode = std::fs::metadata(path)
         .map_err(|source| AuthorityError::Io { path: path.to_owned(), source })?
@@ -149,13 +161,13 @@ fn read_key(path: &Path) -> Result<Option<KeyPair>, AuthorityError> {
     if key.is_compatible(&PKCS_ECDSA_P256_SHA256) { Ok(Some(key)) } else { Err(unreadable()) }
 }
 
-fn write_new_key(path: &Path) -> Result<KeyPair, AuthorityError> {
+pub(super) fn write_new_key(path: &Path) -> Result<KeyPair, AuthorityError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Crypto)?;
     write(path, key.serialize_pem().as_bytes(), Secrecy::Private)?;
     Ok(key)
 }
 
-fn self_signed_root(
+pub(super) fn self_signed_root(
     key: &KeyPair,
     trust_domain: &str,
     now: OffsetDateTime,
@@ -183,7 +195,7 @@ pub(super) fn serial() -> Result<SerialNumber, seed::NoEntropy> {
     Ok(SerialNumber::from_slice(&drawn))
 }
 
-fn read_if_there(path: &Path) -> Result<Option<String>, AuthorityError> {
+pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, AuthorityError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -191,7 +203,7 @@ fn read_if_there(path: &Path) -> Result<Option<String>, AuthorityError> {
     }
 }
 
-fn write(path: &Path, content: &[u8], secrecy: Secrecy) -> Result<(), AuthorityError> {
+pub(super) fn write(path: &Path, content: &[u8], secrecy: Secrecy) -> Result<(), AuthorityError> {
     disk::replace(path, content, secrecy)
         .map_err(|source| AuthorityError::Io { path: path.to_owned(), source })
 }
@@ -268,6 +280,14 @@ pub(crate) enum AuthorityError {
         found: String,
         /// The trust domain asked for.
         wanted: String,
+    },
+    /// A certificate is asked to be trusted that verifies nothing.
+    #[error("{} cannot be trusted: {why}", path.display())]
+    Untrustable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
     },
     /// The trust domain does not fit the SPIFFE grammar.
     #[error(

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 
 use super::issue::{IssueError, Lifetime};
 use super::verify::PeerVerifier;
-use super::{Authority, own_identity};
+use super::{Roots, own_identity};
 use crate::clock::{Clock, TimeOfDay, time_of_day};
 use crate::seed;
 use crate::tasks::Tasks;
@@ -63,7 +63,7 @@ pub(crate) struct ServingCertificate {
 /// Replaces the certificate for as long as the process lives.
 #[derive(Debug)]
 pub(crate) struct Rotation {
-    authority: Arc<Authority>,
+    roots: Arc<Roots>,
     names: ServingNames,
     ttl: Duration,
     metrics: Arc<Metrics>,
@@ -78,13 +78,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(150));
 
 impl Rotation {
-    pub(crate) fn new(
-        authority: Arc<Authority>,
-        names: ServingNames,
-        ttl: Duration,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { authority, names, ttl, metrics }
+    pub(crate) fn new(roots: Arc<Roots>, names: ServingNames, ttl: Duration, metrics: Arc<Metrics>) -> Self {
+        Self { roots, names, ttl, metrics }
     }
 
     /// Issues the first certificate, and replaces it until the stop signal.
@@ -103,11 +98,17 @@ impl Rotation {
     }
 
     async fn rotate(&self, serving: &ServingCertificate, mut end: OffsetDateTime, clock: Clock) {
+        let mut roots = self.roots.watch();
         loop {
             let now = time_of_day();
             let due = now + renew_after(end - now, seed::share());
             while let Ok(left) = Duration::try_from(due - time_of_day()) {
-                clock.sleep(left.min(LOOK_INTERVAL)).await;
+                tokio::select! {
+                    biased;
+                    // The root that vouches for us may be on its way out. The sender lives as long as `self`.
+                    Ok(()) = roots.changed() => break,
+                    () = clock.sleep(left.min(LOOK_INTERVAL)) => {}
+                }
             }
             let mut retry = RETRY.0;
             let fresh = loop {
@@ -125,14 +126,14 @@ impl Rotation {
 
     /// A new key with its certificate, and the end of that.
     fn certify(&self) -> Result<(CertifiedKey, OffsetDateTime), ServingError> {
-        let root_end = self.authority.root_not_after();
-        let lifetime = Lifetime::starting(time_of_day(), self.ttl, root_end);
+        let held = self.roots.held();
+        let lifetime = Lifetime::starting(time_of_day(), self.ttl, held.serving.root_not_after());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let ServingNames { identity, addresses } = &self.names;
-        let leaf = self.authority.issue_named(identity, HOSTS, addresses, &key, lifetime)?;
+        let leaf = held.serving.issue_named(identity, HOSTS, addresses, &key, lifetime)?;
         let der = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let certified = CertifiedKey::from_der(vec![leaf.certificate], der, &crypto())?;
-        self.metrics.own_certificate_renewed(lifetime.not_after, root_end);
+        self.metrics.own_certificate_renewed(lifetime.not_after, held.issuing.root_not_after());
         Ok((certified, lifetime.not_after))
     }
 }

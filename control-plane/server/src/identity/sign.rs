@@ -1,16 +1,22 @@
-//! The `Sign` call: who asks, for what, and the leaf or the reason why not.
+//! The calls of the certificate service: who asks, for what, and the leaf, the roots, or the reason why not.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_delivery::proto::penstock::ca::v1::{SignRequest, SignResponse};
+use penstock_delivery::proto::penstock::ca::v1::{
+    SignRequest, SignResponse, TrustBundleRequest, TrustBundleResponse,
+};
 use penstock_model::spiffe::SpiffeId;
-use tonic::{Request, Response, Status, async_trait};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{Authority, CertificateRequest, JoinToken, Leaf, Lifetime, Refusal, own_identity};
+use super::bundle::Follower;
+use super::{Believers, CertificateRequest, JoinToken, Leaf, Lifetime, Refusal, Roots, own_identity};
 use crate::clock::time_of_day;
 use crate::grpc::penstock::ca::v1::certificate_service_server::CertificateService;
 use crate::listen::Peer;
+use crate::tasks::Tasks;
 use crate::telemetry::{Call, Metrics};
 
 /// Who makes a call.
@@ -48,11 +54,13 @@ pub(crate) fn peer_of<T>(request: &Request<T>) -> Peer {
 /// Issues leaves.
 #[derive(Clone, Debug)]
 pub(crate) struct Signer {
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) roots: Arc<Roots>,
+    pub(crate) believers: Arc<Believers>,
     pub(crate) token: JoinToken,
     /// Longest life of a leaf.
     pub(crate) leaf_ttl: Duration,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: Tasks,
 }
 
 impl Signer {
@@ -62,7 +70,7 @@ impl Signer {
     fn decide(&self, request: &Request<SignRequest>) -> Result<(CertificateRequest, Duration), Refusal> {
         let caller = Caller::of(request, &self.token)?;
         let wanted = CertificateRequest::read(&request.get_ref().csr)?;
-        may_be(&wanted.identity, &caller, self.authority.trust_domain())?;
+        may_be(&wanted.identity, &caller, self.roots.trust_domain())?;
         let ttl = match request.get_ref().validity {
             None => self.leaf_ttl,
             Some(asked) => Duration::try_from(asked)
@@ -102,15 +110,36 @@ impl CertificateService for Signer {
             self.metrics.call_refused(Call::Sign, &refusal, &peer);
             refusal.status()
         })?;
-        let lifetime = Lifetime::starting(time_of_day(), ttl, self.authority.root_not_after());
-        let Leaf { certificate, lifetime } = self.authority.issue(&wanted, lifetime).map_err(|error| {
+        let held = self.roots.held();
+        let lifetime = Lifetime::starting(time_of_day(), ttl, held.issuing.root_not_after());
+        let Leaf { certificate, lifetime } = held.issuing.issue(&wanted, lifetime).map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot issue a certificate");
             Status::internal("the authority cannot sign now; its log says why")
         })?;
         self.metrics.issued(&wanted.identity, lifetime.not_after, &peer);
         Ok(Response::new(SignResponse {
             certificate_chain: vec![certificate.to_vec()],
-            trust_bundle: vec![self.authority.root().to_vec()],
+            trust_bundle: held.bundle.roots.iter().map(|root| root.to_vec()).collect(),
         }))
+    }
+
+    type TrustBundleStream = ReceiverStream<Result<TrustBundleResponse, Status>>;
+
+    async fn trust_bundle(
+        &self,
+        request: Request<Streaming<TrustBundleRequest>>,
+    ) -> Result<Response<Self::TrustBundleStream>, Status> {
+        let peer = peer_of(&request);
+        Caller::of(&request, &self.token).map_err(|refusal| {
+            self.metrics.call_refused(Call::TrustBundle, &refusal, &peer);
+            refusal.status()
+        })?;
+        let follower = Follower::new(&self.believers, &self.roots, peer)?;
+        let (responses, outgoing) = mpsc::channel(1);
+        let tasks = self.tasks.clone();
+        self.tasks.spawn("trust bundle", async move {
+            follower.run(request.into_inner(), responses, &tasks).await;
+        });
+        Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 }

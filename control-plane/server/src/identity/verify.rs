@@ -5,45 +5,72 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use penstock_model::spiffe::SpiffeId;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::refusal::Refusal;
+use super::roots::{Bundle, Roots};
 use crate::telemetry::Metrics;
 
 /// Verifies what a client presents in the handshake.
 #[derive(Debug)]
 pub(crate) struct PeerVerifier {
     trust_domain: Arc<str>,
-    chain: Arc<dyn ClientCertVerifier>,
+    roots: Arc<Roots>,
+    provider: Arc<CryptoProvider>,
+    /// For the bundle of this version.
+    chain: RwLock<(String, Arc<dyn ClientCertVerifier>)>,
     metrics: Arc<Metrics>,
 }
 
 impl PeerVerifier {
     pub(crate) fn new(
         trust_domain: &str,
-        roots: Arc<RootCertStore>,
+        roots: Arc<Roots>,
         provider: Arc<CryptoProvider>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, rustls::server::VerifierBuilderError> {
-        let chain =
-            WebPkiClientVerifier::builder_with_provider(roots, provider).allow_unauthenticated().build()?;
-        Ok(Self { trust_domain: trust_domain.into(), chain, metrics })
+    ) -> Result<Self, rustls::Error> {
+        let bundle = Arc::clone(&roots.held().bundle);
+        let chain = chain_of(&bundle, &provider)?;
+        let chain = RwLock::new((bundle.version.clone(), chain));
+        Ok(Self { trust_domain: trust_domain.into(), roots, provider, chain, metrics })
+    }
+
+    /// The check against the roots of the moment.
+    fn chain(&self) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+        let held = self.roots.held();
+        let known = self.chain.read().clone();
+        if known.0 == held.bundle.version {
+            return Ok(known.1);
+        }
+        let chain = chain_of(&held.bundle, &self.provider)?;
+        *self.chain.write() = (held.bundle.version.clone(), Arc::clone(&chain));
+        Ok(chain)
     }
 
     fn refuse(&self, refusal: Refusal) -> rustls::Error {
         self.metrics.handshake_refused(&refusal);
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
     }
+}
+
+fn chain_of(
+    bundle: &Bundle,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(bundle.store()?, Arc::clone(provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    Ok(verifier)
 }
 
 /// The identity in a workload's certificate; says nothing about who issued it.
@@ -109,7 +136,8 @@ impl ClientCertVerifier for PeerVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        // None: roots come and go, and a client has one certificate to show.
+        &[]
     }
 
     fn verify_client_cert(
@@ -119,7 +147,7 @@ impl ClientCertVerifier for PeerVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         identity_of(end_entity, &self.trust_domain).map_err(|refusal| self.refuse(refusal))?;
-        self.chain
+        self.chain()?
             .verify_client_cert(end_entity, intermediates, now)
             .map_err(|error| self.refuse(chain_refusal(&error)))
     }
@@ -130,7 +158,7 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
+        self.chain()?.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -139,11 +167,11 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
+        self.chain()?.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -173,11 +201,11 @@ mod tests {
     }
 
     /// The label with which a certificate is refused that `issuer` has signed, or `accepted`.
-    fn verdict(wanted: &CertificateParams, issuer: &Authority, trusted: &Authority) -> String {
+    fn verdict(wanted: &CertificateParams, issuer: &Authority, trusted: &Arc<Roots>) -> String {
         let metrics = Metrics::new().unwrap();
-        let roots = trusted.root_store().unwrap();
         let verifier =
-            PeerVerifier::new("cluster.local", roots, Arc::new(crypto()), Arc::clone(&metrics)).unwrap();
+            PeerVerifier::new("cluster.local", Arc::clone(trusted), Arc::new(crypto()), Arc::clone(&metrics))
+                .unwrap();
         let certificate = issuer.sign(wanted, &KeyPair::generate().unwrap()).unwrap();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
             NOW.unix_timestamp().try_into().unwrap(),
@@ -198,8 +226,10 @@ mod tests {
     #[test]
     fn each_bad_certificate_has_its_own_reason_in_error_and_metric() {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let [ours, theirs] =
-            dirs.each_ref().map(|dir| Authority::open(dir.path(), "cluster.local", NOW).unwrap());
+        let life = std::time::Duration::from_secs(3_600);
+        let [trusted, other] =
+            dirs.each_ref().map(|dir| Arc::new(Roots::open(dir.path(), "cluster.local", life, NOW).unwrap()));
+        let [ours, theirs] = [&trusted, &other].map(|roots| Arc::clone(&roots.held().issuing));
         let with = |change: fn(&mut CertificateParams)| {
             let mut wanted = leaf(&[WEB]);
             change(&mut wanted);
@@ -227,7 +257,7 @@ mod tests {
                 "certificate_other",
             ),
         ] {
-            assert_eq!(verdict(&wanted, issuer, &ours), expected, "{:?}", wanted.subject_alt_names);
+            assert_eq!(verdict(&wanted, issuer, &trusted), expected, "{:?}", wanted.subject_alt_names);
         }
     }
 }

@@ -102,6 +102,13 @@ impl Fanout {
         sidecars.iter().map(|(key, sidecar)| sidecar.report(key, newest.as_ref())).collect()
     }
 
+    /// The sidecars that have a push stream, by name and proved identity.
+    pub(crate) fn connected(&self) -> Vec<(String, Option<SpiffeId>)> {
+        let sidecars = self.sidecars.lock();
+        let connected = sidecars.iter().filter(|(_, sidecar)| sidecar.connected);
+        connected.map(|(key, _)| (key.node.clone(), key.identity.clone())).collect()
+    }
+
     /// Keeps how far a stream is. A newer stream of the same sidecar takes the place of an older one.
     pub(super) fn progressed(
         &self,
