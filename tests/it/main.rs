@@ -18,3 +18,4 @@ mod openai_sdk;
 mod plane_loss;
 mod push;
 mod streaming;
+mod trust;

@@ -78,6 +78,7 @@ pub fn params(uris: &[&str]) -> CertificateParams {
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.subject_alt_names = uris.iter().map(|uri| uri_name(uri)).collect();
+    params.use_authority_key_identifier_extension = true;
     params
 }
 

@@ -19,6 +19,8 @@ pub struct ProxySettings {
     pub workload: ObjectName,
     /// The workload's identity.
     pub identity: SpiffeId,
+    /// Certificates that somebody else renews, instead of the control plane's.
+    pub certificates: Option<CertificateFiles>,
     /// Where snapshots and certificates come from.
     pub control_plane: Option<ControlPlane>,
     /// Directory or file with documents; the sidecar compiles them itself instead of asking the control plane for a snapshot.
@@ -39,6 +41,17 @@ pub struct ProxySettings {
     pub access_log: AccessLog,
     /// How names of endpoints are looked up.
     pub dns: Dns,
+}
+
+/// PEM files with the workload's certificate and whom it believes. They are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Leaf first.
+    pub chain: PathBuf,
+    /// Private key of the leaf.
+    pub key: PathBuf,
+    /// Roots.
+    pub trust_bundle: PathBuf,
 }
 
 /// The control plane's gRPC address and how to be let in.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::http::Shared;
+use crate::identity::Identity;
 use crate::lifecycle::Readiness;
 use crate::network::Accept;
 use crate::sync::Sync;
@@ -27,9 +28,11 @@ pub struct Admin {
     pub readiness: Readiness,
     /// How receiving snapshots stands.
     pub sync: Sync,
+    /// Who the sidecar is.
+    pub identity: Arc<Identity>,
 }
 
-const PAGES: &str = "/live /ready /metrics /clusters /config_dump /config/sync /latency";
+const PAGES: &str = "/live /ready /metrics /clusters /config_dump /config/sync /identity /latency";
 
 impl Admin {
     /// Serves the pages until `stop` turns true.
@@ -72,6 +75,7 @@ impl Admin {
             "/clusters" => page(&self.clusters()),
             "/config_dump" => page(&self.config_dump()),
             "/config/sync" => page(&self.sync.status()),
+            "/identity" => page(&self.identity.status()),
             "/latency" => page(&json!({
                 "apiVersion": "penstock.dev/v1alpha1",
                 "kind": "Latency",

@@ -18,7 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::Admin;
 use crate::control::Control;
 use crate::http::{Hooks, Shared};
-use crate::identity::{Identity, rotate};
+use crate::identity::bundle::Follower;
+use crate::identity::{Identity, files, rotate};
 use crate::lifecycle::{self, Drained, Readiness};
 use crate::listen::conn::Direction;
 use crate::listen::{self, Engine, Listener};
@@ -186,19 +187,15 @@ impl App {
         let (stopping, stopped) = watch::channel(false);
         let (ending, ended) = watch::channel(false);
         let tls = listen::mutual_tls(&self.identity)?;
-        if let Some(control) = &self.control {
-            let settings = self.settings.clone();
-            let telemetry = Arc::clone(&self.shared.telemetry);
-            let rotation = rotate::run(settings, Arc::clone(control), Arc::clone(&self.identity), telemetry);
-            self.background.spawn("certificate", rotation);
-        }
+        self.follow_identity();
         let readiness = Readiness::new(
             Arc::clone(&self.shared.live),
             Arc::clone(&self.identity),
-            self.control.is_some(),
+            self.control.is_some() || self.settings.certificates.is_some(),
             stopped.clone(),
         );
-        let admin = Admin { shared: Arc::clone(&self.shared), readiness, sync: self.sync.clone() };
+        let (shared, sync) = (Arc::clone(&self.shared), self.sync.clone());
+        let admin = Admin { shared, readiness, sync, identity: Arc::clone(&self.identity) };
         self.background.spawn("admin", admin.run(self.sockets.admin, self.background.clone(), ended));
         self.background.spawn("pool", tidy(Arc::clone(&self.pool), Arc::clone(&self.shared)));
         self.sync.start(self.held, self.control.clone(), Arc::clone(&self.identity), &self.background);
@@ -227,6 +224,28 @@ impl App {
         self.background.cut();
         self.shared.telemetry.close();
         Ok(drained)
+    }
+}
+
+impl App {
+    /// Certificates come from files, or from the control plane; the roots beside them on the push stream, where there is one.
+    fn follow_identity(&self) {
+        let settings = &self.settings;
+        let (identity, telemetry) = (Arc::clone(&self.identity), Arc::clone(&self.shared.telemetry));
+        if let Some(certificates) = settings.certificates.clone() {
+            let followed = files::run(certificates, settings.identity.clone(), identity, telemetry);
+            self.background.spawn("certificate files", followed);
+            return;
+        }
+        let Some(control) = self.control.clone() else { return };
+        if settings.documents.is_some() {
+            let node = Sync::node_id(settings);
+            let (identity, telemetry) = (Arc::clone(&identity), Arc::clone(&telemetry));
+            let follower = Follower { node, identity, telemetry };
+            self.background.spawn("roots", follower.alone(Arc::clone(&control)));
+        }
+        let rotation = rotate::run(settings.clone(), control, identity, telemetry);
+        self.background.spawn("certificate", rotation);
     }
 }
 

@@ -25,6 +25,7 @@ use penstock_model::spiffe::SpiffeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -84,6 +85,20 @@ impl Control {
         }
     }
 
+    /// The join token as a call carries it.
+    ///
+    /// # Errors
+    /// As for [`token`](Self::token), or when it cannot be sent.
+    pub fn bearer(&self) -> anyhow::Result<AsciiMetadataValue> {
+        AsciiMetadataValue::try_from(format!("Bearer {}", self.token()?))
+            .context("the join token holds characters that cannot be sent")
+    }
+
+    /// The trust domain of this sidecar and its control plane.
+    pub fn trust_domain(&self) -> &Arc<str> {
+        &self.trust_domain
+    }
+
     /// A channel. With a certificate of our own it is presented; without one the join token has to do.
     ///
     /// # Errors
@@ -113,12 +128,22 @@ impl Control {
         channel.with_context(|| format!("the control plane at {} cannot be reached", self.settings.address))
     }
 
-    /// The roots in the trust bundle file.
+    /// The roots in the trust bundle file, and those that were told since it was written: the file may be from before a rotation.
     fn trust(&self) -> anyhow::Result<Trust> {
         let path = &self.settings.trust_bundle;
-        let roots = roots_in(path)?;
-        Trust::new(&roots, Arc::clone(&self.trust_domain))
-            .with_context(|| format!("the trust bundle {} holds no usable root", path.display()))
+        let told = self.identity.cell().load_full();
+        let written = roots_in(path).and_then(|roots| {
+            Trust::new(&roots, Arc::clone(&self.trust_domain))
+                .with_context(|| format!("the trust bundle {} holds no usable root", path.display()))
+        });
+        match (written, told) {
+            (Ok(written), Some(told)) => Ok(written.and(&told.trust)),
+            (Err(error), Some(told)) => {
+                tracing::warn!(error = report(&error), "the roots that are in use are believed alone");
+                Ok(told.trust.clone())
+            }
+            (written, None) => written,
+        }
     }
 }
 

@@ -18,3 +18,4 @@ pub mod telemetry;
 mod turn;
 pub mod upstream;
 pub mod vitals;
+mod watch;

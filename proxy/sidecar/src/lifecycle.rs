@@ -32,16 +32,16 @@ impl Readiness {
     }
 
     /// What is missing, for people; empty when ready.
-    pub fn missing(&self) -> Vec<&'static str> {
-        let mut missing = Vec::new();
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing: Vec<String> = Vec::new();
         if *self.stop.borrow() {
-            missing.push("the sidecar is shutting down");
+            missing.push("the sidecar is shutting down".to_owned());
         }
         if self.live.source() == Source::None {
-            missing.push("no snapshot has been received yet");
+            missing.push("no snapshot has been received yet".to_owned());
         }
-        if self.needs_identity && !self.identity.is_ready() {
-            missing.push("no certificate has been issued yet");
+        if self.needs_identity {
+            missing.extend(self.identity.missing());
         }
         missing
     }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use penstock_model::settings::ProxySettings;
 use penstock_model::snapshot::{Parts, Snapshot};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::control::Control;
 use crate::identity::Identity;
@@ -24,6 +25,7 @@ pub struct Sync {
     live: Arc<Live>,
     telemetry: Arc<Telemetry>,
     status: Arc<Mutex<Status>>,
+    newest: watch::Sender<Option<Arc<Parts>>>,
 }
 
 /// How receiving stands, for `/config/sync`.
@@ -32,6 +34,7 @@ pub struct Status {
     connected: bool,
     types: Vec<Value>,
     last_error: Option<String>,
+    cache_error: Option<String>,
 }
 
 impl Sync {
@@ -42,8 +45,9 @@ impl Sync {
             live: Arc::clone(live),
             telemetry: Arc::clone(telemetry),
             status: Arc::default(),
+            newest: watch::Sender::new(None),
         };
-        let parts = if settings.documents.is_some() { None } else { disk::load(settings) };
+        let parts = if settings.documents.is_some() { None } else { sync.load() };
         if let Some(parts) = &parts {
             let snapshot = Snapshot::assemble(parts.clone());
             tracing::info!(version = %snapshot.version(), "the last good snapshot is used until the control plane answers");
@@ -53,14 +57,36 @@ impl Sync {
         (sync, parts.unwrap_or_default())
     }
 
+    fn load(&self) -> Option<Parts> {
+        let count = |result| self.telemetry.metrics.config_cache.with_label_values(&["load", result]).inc();
+        match disk::load(&self.settings) {
+            Ok(parts) => {
+                count(if parts.is_some() { "success" } else { "absent" });
+                parts
+            }
+            Err(error) => {
+                count("failure");
+                tracing::warn!(error, "the last good snapshot is refused: the sidecar starts without it");
+                self.status.lock().cache_error = Some(error);
+                None
+            }
+        }
+    }
+
     /// Starts receiving.
     pub fn start(self, held: Parts, control: Option<Arc<Control>>, identity: Arc<Identity>, tasks: &Tasks) {
+        tasks.spawn("snapshot on disk", disk::keep(self.clone(), self.newest.subscribe()));
         match (self.settings.documents.clone(), control) {
             (Some(path), _) => tasks.spawn("documents", files::run(self, path)),
             (None, Some(control)) => tasks.spawn("push", stream::run(self, held, control, identity)),
             // The compiler refuses settings with neither.
             (None, None) => {}
         }
+    }
+
+    /// Who this sidecar is for its control plane.
+    pub fn node_id(settings: &ProxySettings) -> String {
+        stream::node(settings).id
     }
 
     /// How it stands, as JSON.
@@ -74,6 +100,7 @@ impl Sync {
             "connected": status.connected,
             "types": status.types,
             "lastError": status.last_error,
+            "cacheError": status.cache_error,
         })
     }
 
@@ -84,7 +111,15 @@ impl Sync {
         self.telemetry.metrics.config_valid.set(1);
         let now_s = i64::try_from(crate::clock::unix_time().as_secs()).unwrap_or(i64::MAX);
         self.telemetry.metrics.xds_last_update.set(now_s);
-        disk::store(&self.settings, parts);
+        self.newest.send_replace(Some(Arc::new(parts.clone())));
+    }
+
+    fn kept(&self, result: &str, error: Option<String>) {
+        self.telemetry.metrics.config_cache.with_label_values(&["store", result]).inc();
+        if let Some(error) = &error {
+            tracing::warn!(error, "the snapshot is not kept on disk");
+        }
+        self.status.lock().cache_error = error;
     }
 
     fn failed(&self, error: String) {

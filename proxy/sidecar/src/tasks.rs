@@ -56,6 +56,11 @@ impl Tasks {
         drop(tokio::spawn(task));
     }
 
+    /// Runs work that blocks, such as writing to a disk, on a thread of its own; nothing when it panicked.
+    pub async fn block<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+
     /// How many are running.
     pub fn running(&self) -> usize {
         self.group.running.load(Ordering::Acquire)

@@ -5,8 +5,10 @@ pub mod latency;
 pub mod metrics;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use penstock_model::settings::AccessLog;
+use penstock_model::spiffe::SpiffeId;
 
 use self::access_log::{AccessLogWriter, Entry};
 use self::latency::Latencies;
@@ -50,6 +52,15 @@ impl Telemetry {
     /// A peer was refused, or refused us.
     pub fn tls_refused(&self, direction: &'static str, refusal: &Refusal) {
         self.metrics.tls_refusals.with_label_values(&[direction, refusal.reason()]).inc();
+    }
+
+    /// A certificate is in use from now on.
+    pub fn certificate_installed(&self, identity: &SpiffeId, expires: Duration, roots: usize) {
+        let expires_s = i64::try_from(expires.as_secs()).unwrap_or(i64::MAX);
+        self.metrics.certificate_refreshes.with_label_values(&["success"]).inc();
+        self.metrics.certificate_expires.set(expires_s);
+        self.metrics.roots.set(i64::try_from(roots).unwrap_or(i64::MAX));
+        tracing::info!(%identity, expires_unix_s = expires_s, roots, "certificate installed");
     }
 
     /// A request has ended.

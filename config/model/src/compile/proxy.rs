@@ -8,8 +8,8 @@ use crate::document::Document;
 use crate::document::proxy_config::{AccessLogSpec, DnsSpec, InboundSpec, LimitsSpec, ProxyConfigSpec};
 use crate::finding::Code;
 use crate::settings::{
-    AccessLog, Application, ControlPlane, DRAIN_DEADLINE_DEFAULT, Dns, Inbound, Limits, Outbound,
-    ProxySettings,
+    AccessLog, Application, CertificateFiles, ControlPlane, DRAIN_DEADLINE_DEFAULT, Dns, Inbound, Limits,
+    Outbound, ProxySettings,
 };
 use crate::source::FieldPath;
 use crate::spiffe::SpiffeId;
@@ -39,6 +39,11 @@ pub(super) fn lower(
     Some(ProxySettings {
         workload: document.name.clone(),
         identity,
+        certificates: spec.identity.certificates.as_ref().map(|files| CertificateFiles {
+            chain: relative(&files.chain_file),
+            key: relative(&files.key_file),
+            trust_bundle: relative(&files.trust_bundle_file),
+        }),
         control_plane: spec.control_plane.as_ref().map(|plane| ControlPlane {
             address: plane.address.0.clone(),
             trust_bundle: relative(&plane.trust_bundle_file),
@@ -65,9 +70,9 @@ fn sources(spec: &ProxyConfigSpec, path: &FieldPath, review: &mut Review<'_>) {
     if spec.control_plane.is_none() && spec.documents.is_none() {
         review.note(Code::NoSource, path, "neither `controlPlane` nor `documents`");
     }
-    if spec.inbound.is_some() && spec.control_plane.is_none() {
-        let message =
-            "an inbound listener needs a certificate, and there is no `controlPlane` to get one from";
+    if spec.inbound.is_some() && spec.control_plane.is_none() && spec.identity.certificates.is_none() {
+        let message = "an inbound listener needs a certificate, and there is neither `controlPlane` nor \
+                       `identity.certificates` to get one from";
         review.note(Code::InboundWithoutIdentity, &path.field("inbound"), message);
     }
 }

@@ -17,7 +17,8 @@ pub struct ProxyConfigSpec {
     /// Who the workload is.
     #[serde(default)]
     pub identity: IdentitySpec,
-    /// Where snapshots and certificates come from. Needed unless `documents` is given, and by `inbound` always.
+    /// Where snapshots and certificates come from. Needed unless `documents` is given; by `inbound` also then, unless
+    /// `identity.certificates` is.
     pub control_plane: Option<ControlPlaneSpec>,
     /// File or directory with documents, which the sidecar then compiles itself instead of asking the control plane for a
     /// snapshot. Relative to this file.
@@ -57,11 +58,29 @@ pub struct IdentitySpec {
     /// Default: `cluster.local`.
     #[serde(default = "cluster_local")]
     pub trust_domain: TrustDomain,
+    /// Files that somebody else renews, such as cert-manager. Default: the control plane issues the certificate.
+    pub certificates: Option<CertificatesSpec>,
+}
+
+/// PEM files with the workload's certificate and whom it believes. They are read again when they change; what does not fit together is
+/// refused, and what was in use stays so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificatesSpec {
+    /// The certificate with the workload's SPIFFE ID, and after it what leads to a root. Relative to this file.
+    #[schemars(length(min = 1))]
+    pub chain_file: String,
+    /// Its private key. Relative to this file.
+    #[schemars(length(min = 1))]
+    pub key_file: String,
+    /// Roots that the certificates of other sidecars must lead to. Relative to this file.
+    #[schemars(length(min = 1))]
+    pub trust_bundle_file: String,
 }
 
 impl Default for IdentitySpec {
     fn default() -> Self {
-        Self { service_account: default_account(), trust_domain: cluster_local() }
+        Self { service_account: default_account(), trust_domain: cluster_local(), certificates: None }
     }
 }
 

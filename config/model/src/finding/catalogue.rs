@@ -328,8 +328,8 @@ catalogue! {
         "A sidecar takes its snapshot from a control plane or from documents.",
         "add `controlPlane` or `documents`";
     "0702" Error InboundWithoutIdentity: "inbound listener without identity",
-        "Callers are let in by mutual TLS, and certificates come from the control plane.",
-        "add `controlPlane`, or remove `inbound`";
+        "Callers are let in by mutual TLS, and certificates come from the control plane or from files.",
+        "add `controlPlane` or `identity.certificates`, or remove `inbound`";
     "0703" Error NoListener: "nothing to do",
         "Without a listener the sidecar serves nobody.",
         "add `outbound: {}` or `inbound`";

@@ -1,5 +1,6 @@
 //! Obtains a certificate and renews it at 60 % of its life, give or take a tenth. Connections that are open keep what they began with;
-//! a renewal that fails keeps the old certificate until it expires, and says so.
+//! a renewal that fails keeps the old certificate until it expires, and says so. It is tried again after a wait that doubles, at the end
+//! of the old certificate, and as soon as the control plane is heard of; one that has expired is renewed with the join token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tokio::time::{sleep, timeout};
 use tonic::Request;
-use tonic::metadata::MetadataValue;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Identity;
@@ -32,6 +32,9 @@ const RENEW_WAIT_MIN: Duration = Duration::from_millis(500);
 /// Waits between attempts: Linkerd's and Istio's range.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(150);
+/// The runtime's clock stands still while a machine is suspended; the certificate's end does not. So the time of day is looked at
+/// this often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest time for one signature.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,27 +47,45 @@ pub async fn run(
 ) {
     let mut failures = 0;
     loop {
+        let asked = identity.ask();
         match obtain(&settings, &control).await {
-            Ok((material, life)) => {
+            Ok(material) => {
                 failures = 0;
-                identity.install(material);
-                telemetry.metrics.certificate_refreshes.with_label_values(&["success"]).inc();
-                let expires_s = i64::try_from(life.not_after.as_secs()).unwrap_or(i64::MAX);
-                telemetry.metrics.certificate_expires.set(expires_s);
-                tracing::info!(identity = %settings.identity, expires_unix_s = expires_s, "certificate installed");
-                sleep(life.until_renewal(clock::unix_time(), seed::share())).await;
+                let (expires, roots) = (material.not_after, material.trust.roots.len());
+                identity.install(material, asked);
+                telemetry.certificate_installed(&settings.identity, expires, roots);
+                wait_for_renewal(expires, &identity).await;
             }
             Err(error) => {
                 failures += 1;
                 telemetry.metrics.certificate_refreshes.with_label_values(&["failure"]).inc();
-                let kept = if identity.is_ready() {
-                    "the old one is kept until it expires"
-                } else {
-                    "there is none yet"
+                let kept = match (identity.cell().load().is_some(), identity.is_ready()) {
+                    (true, true) => "the old one is kept until it expires",
+                    (true, false) => "the old one has expired: new connections to sidecars fail",
+                    (false, _) => "there is none yet",
                 };
-                tracing::warn!(error = report(&error), "no new certificate; {kept}");
-                sleep(retry_after(failures, seed::share())).await;
+                let left = identity.time_left().unwrap_or(Duration::MAX);
+                let again_in = retry_after(failures, seed::share()).min(left);
+                tracing::warn!(error = report(&error), ?again_in, "no new certificate; {kept}");
+                identity.failed(report(&error));
+                tokio::select! {
+                    biased;
+                    () = identity.reachable.notified() => {}
+                    () = sleep(again_in) => {}
+                }
             }
+        }
+    }
+}
+
+/// Until the certificate's time to be renewed has come, or something else asks for it.
+async fn wait_for_renewal(not_after: Duration, identity: &Identity) {
+    let due = clock::unix_time() + until_renewal(not_after, clock::unix_time(), seed::share());
+    while let Some(left) = due.checked_sub(clock::unix_time()).filter(|left| !left.is_zero()) {
+        tokio::select! {
+            biased;
+            () = identity.renewal.notified() => return,
+            () = sleep(left.min(LOOK_INTERVAL)) => {}
         }
     }
 }
@@ -75,35 +96,24 @@ fn retry_after(failures: u32, draw: f64) -> Duration {
     bound.mul_f64(0.5 + draw / 2.0)
 }
 
+/// Counted from now: authorities date certificates back, and clocks differ.
+fn until_renewal(not_after: Duration, now: Duration, draw: f64) -> Duration {
+    let share = RENEW_SHARE + RENEW_JITTER * (2.0 * draw - 1.0);
+    not_after.saturating_sub(now).mul_f64(share).max(RENEW_WAIT_MIN)
+}
+
 /// When a certificate ends, since 1970.
-#[derive(Clone, Copy, Debug)]
-struct Life {
-    not_after: Duration,
+pub(super) fn not_after(leaf: &CertificateDer<'_>) -> anyhow::Result<Duration> {
+    let (_, certificate) = X509Certificate::from_der(leaf).context("the certificate cannot be read")?;
+    let end = certificate.validity().not_after.timestamp();
+    Ok(Duration::from_secs(u64::try_from(end).unwrap_or_default()))
 }
 
-impl Life {
-    fn of(leaf: &CertificateDer<'_>) -> anyhow::Result<Self> {
-        let (_, certificate) = X509Certificate::from_der(leaf).context("the certificate cannot be read")?;
-        let since = |time: x509_parser::time::ASN1Time| {
-            Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
-        };
-        Ok(Self { not_after: since(certificate.validity().not_after) })
-    }
-
-    /// Counted from now: authorities date certificates back, and clocks differ.
-    fn until_renewal(self, now: Duration, draw: f64) -> Duration {
-        let share = RENEW_SHARE + RENEW_JITTER * (2.0 * draw - 1.0);
-        self.not_after.saturating_sub(now).mul_f64(share).max(RENEW_WAIT_MIN)
-    }
-}
-
-async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<(Material, Life)> {
+async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<Material> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("no key can be made")?;
     let csr = request_for(settings, &key)?;
     let mut request = Request::new(SignRequest { csr, validity: None });
-    let bearer = MetadataValue::try_from(format!("Bearer {}", control.token()?))
-        .context("the join token holds characters that cannot be sent")?;
-    request.metadata_mut().insert("authorization", bearer);
+    request.metadata_mut().insert("authorization", control.bearer()?);
     let channel = control.channel().await?;
     let mut authority = CertificateServiceClient::new(channel);
     let signed = timeout(SIGN_TIMEOUT, authority.sign(request)).await;
@@ -119,7 +129,7 @@ async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<(
     let Some((leaf, intermediates)) = chain.split_first() else { bail!("the control plane signed nothing") };
     let trust = Trust::new(&roots, settings.identity.trust_domain().into())
         .context("the trust bundle that came with the certificate cannot be used")?;
-    let life = Life::of(leaf)?;
+    let not_after = not_after(leaf)?;
     for end in [Peer::Client, Peer::Server] {
         let own = trust.verify(leaf, intermediates, end, clock::unix_time());
         let own = own.context("the control plane signed a certificate that would be refused")?;
@@ -130,14 +140,7 @@ async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<(
     let key = PrivateKeyDer::try_from(key.serialize_der())
         .map_err(|error| anyhow::anyhow!("the new key cannot be used: {error}"))?;
     let key = provider().key_provider.load_private_key(key).context("the new key cannot be used")?;
-    Ok((
-        Material {
-            certificate: Some(Arc::new(CertifiedKey::new(chain, key))),
-            not_after: life.not_after,
-            trust,
-        },
-        life,
-    ))
+    Ok(Material { certificate: Some(Arc::new(CertifiedKey::new(chain, key))), not_after, trust })
 }
 
 fn request_for(settings: &ProxySettings, key: &KeyPair) -> anyhow::Result<Vec<u8>> {
@@ -155,11 +158,10 @@ mod tests {
 
     #[test]
     fn renewal_comes_at_sixty_percent_give_or_take_a_tenth() {
-        let life = Life { not_after: Duration::from_secs(2_000) };
-        let now = Duration::from_secs(1_000);
-        let at = |draw| life.until_renewal(now, draw).as_secs_f64().round();
+        let [now, end] = [1_000, 2_000].map(Duration::from_secs);
+        let at = |draw| until_renewal(end, now, draw).as_secs_f64().round();
         assert_eq!([at(0.0), at(0.5), at(1.0)], [500.0, 600.0, 700.0]);
-        assert_eq!(life.until_renewal(Duration::from_secs(3_000), 0.5), RENEW_WAIT_MIN);
+        assert_eq!(until_renewal(end, Duration::from_secs(3_000), 0.5), RENEW_WAIT_MIN);
     }
 
     #[test]

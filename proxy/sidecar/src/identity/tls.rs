@@ -19,7 +19,7 @@ use super::verify::{Peer, Refusal, Trust};
 use crate::clock;
 
 /// What a sidecar proves itself with, and whom it believes. Swapped as one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Material {
     /// Leaf first. A client may have none, toward the control plane that is to give it one.
     pub certificate: Option<Arc<CertifiedKey>>,
@@ -27,6 +27,13 @@ pub struct Material {
     pub not_after: Duration,
     /// Whom it believes.
     pub trust: Trust,
+}
+
+impl Material {
+    /// Whether the certificate has expired at `now`, since 1970.
+    pub fn is_over(&self, now: Duration) -> bool {
+        self.not_after <= now
+    }
 }
 
 /// The cell from which every handshake takes the current material; connections that are open keep what they began with.
@@ -114,7 +121,11 @@ impl Verifier {
     ) -> Result<(), rustls::Error> {
         let material = self.cell.load();
         let material = material.as_ref().ok_or(Refusal::NotReady)?;
-        material.trust.verify(leaf, intermediates, peer, clock::unix_time())?;
+        let now = clock::unix_time();
+        if material.is_over(now) {
+            return Err(Refusal::OwnExpired.into());
+        }
+        material.trust.verify(leaf, intermediates, peer, now)?;
         Ok(())
     }
 

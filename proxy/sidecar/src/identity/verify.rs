@@ -7,8 +7,9 @@ use std::time::Duration;
 use penstock_model::spiffe::SpiffeId;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use rustls::{CertificateError, OtherError};
+use sha2::{Digest, Sha256};
 use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Which end of a connection presented the certificate.
@@ -38,7 +39,27 @@ pub enum Refusal {
     /// It leads to no root that we trust.
     #[error("the certificate's issuer is not in the trust bundle")]
     UnknownIssuer,
-    /// It may not be used for this end of TLS, or may sign others.
+    /// An issuer on the way to the root may not sign certificates.
+    #[error("an intermediate certificate may not sign others")]
+    IssuerNotCa,
+    /// More issuers on the way to the root than one of them allows.
+    #[error("the chain is longer than one of its issuers allows")]
+    PathLength,
+    /// An issuer may not vouch for this name.
+    #[error("the name is outside of what one of the issuers may vouch for")]
+    NameConstraints,
+    /// A signature does not fit its certificate.
+    #[error(
+        "a signature in the chain is wrong: something was changed, or another authority of the same name signed"
+    )]
+    Signature,
+    /// A signature or key that can be forged, or that nobody here speaks.
+    #[error("the chain has a signature by an algorithm that is not accepted")]
+    Algorithm,
+    /// An extension that must be understood, and is not.
+    #[error("the chain has a critical extension that is not understood")]
+    CriticalExtension,
+    /// It may not be used for both ends of TLS, or may sign others.
     #[error("the certificate's key usage does not allow this")]
     KeyUsage,
     /// A SPIFFE leaf has exactly one URI name.
@@ -69,6 +90,9 @@ pub enum Refusal {
     /// We have none ourselves yet.
     #[error("this sidecar has no certificate yet")]
     NotReady,
+    /// Ours is over, and could not be renewed.
+    #[error("this sidecar's own certificate has expired")]
+    OwnExpired,
 }
 
 impl Refusal {
@@ -80,6 +104,12 @@ impl Refusal {
             Self::NotYetValid => "not_yet_valid",
             Self::CaAsLeaf => "ca_as_leaf",
             Self::UnknownIssuer => "unknown_issuer",
+            Self::IssuerNotCa => "issuer_not_ca",
+            Self::PathLength => "path_length",
+            Self::NameConstraints => "name_constraints",
+            Self::Signature => "signature",
+            Self::Algorithm => "algorithm",
+            Self::CriticalExtension => "critical_extension",
             Self::KeyUsage => "key_usage",
             Self::UriNames(_) => "uri_names",
             Self::NotSpiffe(_) => "not_spiffe",
@@ -87,6 +117,7 @@ impl Refusal {
             Self::WrongIdentity { .. } => "wrong_identity",
             Self::NoCertificate => "no_certificate",
             Self::NotReady => "not_ready",
+            Self::OwnExpired => "own_expired",
         }
     }
 
@@ -113,6 +144,9 @@ impl From<Refusal> for rustls::Error {
 pub struct Trust {
     /// Never empty.
     pub roots: Arc<[TrustAnchor<'static>]>,
+    fingerprints: Arc<[String]>,
+    /// Names of the roots' keys, as the certificates that they sign have them. Roots of one authority share a subject.
+    keys: Arc<[Vec<u8>]>,
     /// Such as `cluster.local`.
     pub domain: Arc<str>,
 }
@@ -129,12 +163,34 @@ impl Trust {
     /// # Errors
     /// When there is none, or one cannot be read.
     pub fn new(roots: &[CertificateDer<'_>], domain: Arc<str>) -> Result<Self, Refusal> {
-        let roots: Vec<_> = roots
+        let fingerprint = |der: &CertificateDer<'_>| {
+            Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let fingerprints: Arc<[_]> = roots.iter().map(fingerprint).collect();
+        let keys = roots.iter().filter_map(|root| key_ids(root).own).collect();
+        let roots: Arc<[_]> = roots
             .iter()
             .map(|der| webpki::anchor_from_trusted_cert(der).map(|anchor| anchor.to_owned()))
             .collect::<Result<_, _>>()
             .map_err(|_| Refusal::Malformed)?;
-        if roots.is_empty() { Err(Refusal::UnknownIssuer) } else { Ok(Self { roots: roots.into(), domain }) }
+        if roots.is_empty() {
+            return Err(Refusal::UnknownIssuer);
+        }
+        Ok(Self { roots, fingerprints, keys, domain })
+    }
+
+    /// SHA-256 of each root, in hexadecimal digits, as `openssl x509 -fingerprint` has it without the colons.
+    pub fn fingerprints(&self) -> &[String] {
+        &self.fingerprints
+    }
+
+    /// These roots and those of `other`.
+    #[must_use]
+    pub fn and(self, other: &Self) -> Self {
+        let roots = self.roots.iter().chain(&*other.roots).cloned().collect();
+        let fingerprints = self.fingerprints.iter().chain(&*other.fingerprints).cloned().collect();
+        let keys = self.keys.iter().chain(&*other.keys).cloned().collect();
+        Self { roots, fingerprints, keys, domain: self.domain }
     }
 
     /// The identity in a leaf that a handshake has verified already.
@@ -157,21 +213,71 @@ impl Trust {
         now: Duration,
     ) -> Result<SpiffeId, Refusal> {
         let id = spiffe_id(leaf)?;
-        let certificate = EndEntityCert::try_from(leaf).map_err(|_| Refusal::Malformed)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|error| refusal_of(&error))?;
         let usage = match peer {
             Peer::Client => KeyUsage::client_auth(),
             Peer::Server => KeyUsage::server_auth(),
         };
         let now = UnixTime::since_unix_epoch(now);
-        certificate
-            .verify_for_usage(ALGORITHMS, &self.roots, intermediates, now, usage, None, None)
-            .map_err(|error| refusal_of(&error))?;
+        // The chain check takes any CA for an issuer, also one whose key usage does not let it sign certificates.
+        let issuers: Vec<_> = intermediates.iter().filter(|issuer| may_sign(issuer)).cloned().collect();
+        certificate.verify_for_usage(ALGORITHMS, &self.roots, &issuers, now, usage, None, None).map_err(
+            |error| match refusal_of(&error) {
+                Refusal::UnknownIssuer if issuers.len() < intermediates.len() => Refusal::IssuerNotCa,
+                Refusal::Signature if self.leads_elsewhere(leaf, intermediates) => Refusal::UnknownIssuer,
+                refusal => refusal,
+            },
+        )?;
         if id.trust_domain() == &*self.domain {
             Ok(id)
         } else {
             Err(Refusal::TrustDomain { peer: id, expected: Arc::clone(&self.domain) })
         }
     }
+
+    /// Whether the chain, by the names that its certificates give to keys, ends at a root that is not trusted. The signature is then not
+    /// wrong: an authority of the same subject made it, such as this one before its key was replaced.
+    fn leads_elsewhere(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> bool {
+        let issuers: Vec<_> = intermediates.iter().map(key_ids).collect();
+        let mut signer = key_ids(leaf).signer;
+        for _ in 0..=issuers.len() {
+            let Some(key) = signer else { return false };
+            if self.keys.contains(&key) {
+                return false;
+            }
+            let Some(issuer) = issuers.iter().find(|issuer| issuer.own.as_ref() == Some(&key)) else {
+                return true;
+            };
+            signer = issuer.signer.clone();
+        }
+        true
+    }
+}
+
+/// What a certificate calls its key and the key that signed it, where it does.
+#[derive(Default)]
+struct KeyIds {
+    own: Option<Vec<u8>>,
+    signer: Option<Vec<u8>>,
+}
+
+fn key_ids(certificate: &CertificateDer<'_>) -> KeyIds {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return KeyIds::default() };
+    let mut ids = KeyIds::default();
+    for found in certificate.extensions() {
+        match found.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => ids.own = Some(id.0.to_vec()),
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                ids.signer = id.key_identifier.as_ref().map(|id| id.0.to_vec());
+            }
+            _ => {}
+        }
+    }
+    if certificate.subject() == certificate.issuer() {
+        // A root need not name the key that signed it.
+        ids.signer = ids.signer.or_else(|| ids.own.clone());
+    }
+    ids
 }
 
 /// Signature algorithms of the certificates that we accept: ECDSA, Ed25519 and RSA of at least 2,048 bits.
@@ -201,6 +307,10 @@ fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> {
     }) {
         return Err(Refusal::KeyUsage);
     }
+    let purposes = certificate.extended_key_usage().map_err(|_| Refusal::Malformed)?;
+    if purposes.is_some_and(|found| !found.value.client_auth || !found.value.server_auth) {
+        return Err(Refusal::KeyUsage);
+    }
     let names = certificate.subject_alternative_name().map_err(|_| Refusal::Malformed)?;
     let uris: Vec<&str> = names
         .iter()
@@ -216,13 +326,40 @@ fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> {
     }
 }
 
+/// Whether the key usage, if there is one, lets a certificate sign others. What cannot be read signs nothing.
+fn may_sign(issuer: &CertificateDer<'_>) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(issuer) else { return false };
+    certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()))
+}
+
 fn refusal_of(error: &webpki::Error) -> Refusal {
     match error {
         webpki::Error::CertExpired { .. } => Refusal::Expired,
         webpki::Error::CertNotValidYet { .. } => Refusal::NotYetValid,
         webpki::Error::CaUsedAsEndEntity => Refusal::CaAsLeaf,
         webpki::Error::RequiredEkuNotFoundContext(_) | webpki::Error::EmptyEkuExtension => Refusal::KeyUsage,
-        webpki::Error::BadDer | webpki::Error::BadDerTime => Refusal::Malformed,
+        webpki::Error::EndEntityUsedAsCa => Refusal::IssuerNotCa,
+        webpki::Error::PathLenConstraintViolated | webpki::Error::MaximumPathDepthExceeded => {
+            Refusal::PathLength
+        }
+        webpki::Error::NameConstraintViolation
+        | webpki::Error::MalformedNameConstraint
+        | webpki::Error::UnsupportedNameType
+        | webpki::Error::MaximumNameConstraintComparisonsExceeded => Refusal::NameConstraints,
+        webpki::Error::UnsupportedCriticalExtension => Refusal::CriticalExtension,
+        webpki::Error::InvalidSignatureForPublicKey | webpki::Error::SignatureAlgorithmMismatch => {
+            Refusal::Signature
+        }
+        webpki::Error::UnsupportedSignatureAlgorithmContext(_)
+        | webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Refusal::Algorithm,
+        webpki::Error::BadDer
+        | webpki::Error::BadDerTime
+        | webpki::Error::ExtensionValueInvalid
+        | webpki::Error::MalformedExtensions
+        | webpki::Error::InvalidCertValidity
+        | webpki::Error::InvalidSerialNumber
+        | webpki::Error::UnsupportedCertVersion
+        | webpki::Error::TrailingData(_) => Refusal::Malformed,
         _ => Refusal::UnknownIssuer,
     }
 }
@@ -277,6 +414,7 @@ mod tests {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params.use_authority_key_identifier_extension = true;
         params
     }
 

@@ -1,40 +1,50 @@
 //! The last good snapshot on disk, checksummed, so that a sidecar starts without its control plane.
+//!
+//! Writing waits for the disk, so it happens beside the data path: the newest snapshot is kept, those that come while an older one is
+//! being written replace each other.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use penstock_delivery::cache;
 use penstock_model::settings::ProxySettings;
 use penstock_model::snapshot::Parts;
+use tokio::sync::watch;
+
+use super::Sync;
+use crate::tasks::Tasks;
 
 const FILE: &str = "snapshot.bin";
 
-/// What is there, if it is whole. What is not is reported and left alone.
-pub(super) fn load(settings: &ProxySettings) -> Option<Parts> {
-    let path = path(settings)?;
+/// What is there, if anything is.
+///
+/// # Errors
+/// Why what is there cannot be used. It is left alone.
+pub(super) fn load(settings: &ProxySettings) -> Result<Option<Parts>, String> {
+    let Some(path) = path(settings) else { return Ok(None) };
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the last good snapshot cannot be read");
-            return None;
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{} cannot be read: {error}", path.display())),
     };
-    match cache::decode(&bytes) {
-        Ok(parts) => Some(parts),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the last good snapshot is refused");
-            None
-        }
-    }
+    cache::decode(&bytes).map(Some).map_err(|error| format!("{} {error}", path.display()))
 }
 
-/// Replaces what is there. A disk that refuses never stops the data path.
-pub(super) fn store(settings: &ProxySettings, parts: &Parts) {
-    let Some(path) = path(settings) else { return };
-    if let Err(error) = write(&path, &cache::encode(parts)) {
-        tracing::warn!(path = %path.display(), %error, "the snapshot cannot be kept on disk");
+/// Keeps the newest of what is published. A disk that refuses never stops the data path.
+pub(super) async fn keep(sync: Sync, mut published: watch::Receiver<Option<Arc<Parts>>>) {
+    let Some(path) = path(&sync.settings) else { return };
+    while published.changed().await.is_ok() {
+        let Some(parts) = published.borrow_and_update().clone() else { continue };
+        let file = path.clone();
+        let written = Tasks::block(move || write(&file, &cache::encode(&parts))).await;
+        let (result, error) = match written {
+            Some(Ok(())) => ("success", None),
+            Some(Err(error)) => ("failure", Some(format!("{} cannot be written: {error}", path.display()))),
+            None => ("failure", Some("writing it panicked".to_owned())),
+        };
+        sync.kept(result, error);
     }
 }
 

@@ -1,56 +1,20 @@
 //! A sidecar without a control plane's snapshots: it watches documents and compiles them itself, with the same compiler.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
 use penstock_model::Source as Document;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Sync;
 use crate::live::Source;
-
-/// A change is waited out for so long, and at most so long in all.
-const QUIET: Duration = Duration::from_millis(100);
-const QUIET_MAX: Duration = Duration::from_secs(1);
-/// Where the kernel tells of no changes, they are looked for so often.
-const POLL: Duration = Duration::from_secs(2);
+use crate::watch::Changes;
 
 pub(super) async fn run(sync: Sync, path: PathBuf) {
-    let (tell, mut told) = mpsc::channel(1);
-    let watcher = watch(&path, tell);
-    if let Err(error) = &watcher {
-        tracing::warn!(path = %path.display(), %error, "changes are looked for every 2 s: the documents cannot be watched");
-    }
+    let mut changes = Changes::of(&[&path]);
     let mut last = None;
     loop {
         reload(&sync, &path, &mut last);
-        let change = timeout(POLL, told.recv()).await;
-        if change == Ok(None) {
-            // Nobody watches.
-            sleep(POLL).await;
-        } else if change.is_ok() {
-            let latest = Instant::now() + QUIET_MAX;
-            while timeout_at(latest.min(Instant::now() + QUIET), told.recv())
-                .await
-                .is_ok_and(|more| more.is_some())
-            {}
-        }
+        changes.next().await;
     }
-}
-
-fn watch(path: &Path, tell: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            // Full means that a change is already told of.
-            let _told = tell.try_send(());
-        }
-    })?;
-    // The directory, not the file: Kubernetes swaps a symbolic link in it.
-    let dir = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-    watcher.watch(dir, RecursiveMode::Recursive)?;
-    Ok(watcher)
 }
 
 fn reload(sync: &Sync, path: &Path, last: &mut Option<Vec<Document>>) {

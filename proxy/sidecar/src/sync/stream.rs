@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::Sync;
@@ -25,6 +25,7 @@ use crate::clock;
 use crate::control::services::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::control::{Control, report};
 use crate::identity::Identity;
+use crate::identity::bundle::Follower;
 use crate::live::Source;
 use crate::seed;
 
@@ -35,12 +36,32 @@ const IDENTITY_WAIT: Duration = Duration::from_secs(2);
 const IDENTITY_POLL: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(sync: Sync, held: Parts, control: Arc<Control>, identity: Arc<Identity>) {
+    let roots = sync.settings.certificates.is_none().then(|| Follower {
+        node: node(&sync.settings).id,
+        identity: Arc::clone(&identity),
+        telemetry: Arc::clone(&sync.telemetry),
+    });
     let mut state = ClientState::new(node(&sync.settings), held);
     let mut failures = 0;
     loop {
         wait_for_identity(&identity).await;
         let before = clock::now();
-        let ended = converse(&sync, &mut state, &control).await;
+        let ended = async {
+            let channel = control.channel().await?;
+            identity.reached();
+            let followed = async {
+                match &roots {
+                    Some(roots) => roots.beside(channel.clone(), &control).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = converse(&sync, &mut state, channel.clone(), &control) => ended,
+                () = followed => Ok(()),
+            }
+        };
+        let ended = ended.await;
         state.disconnected();
         sync.status.lock().connected = false;
         sync.telemetry.metrics.xds_connected.set(0);
@@ -64,15 +85,17 @@ async fn wait_for_identity(identity: &Identity) {
     }
 }
 
-async fn converse(sync: &Sync, state: &mut ClientState, control: &Control) -> anyhow::Result<()> {
-    let channel = control.channel().await?;
+async fn converse(
+    sync: &Sync,
+    state: &mut ClientState,
+    channel: Channel,
+    control: &Control,
+) -> anyhow::Result<()> {
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let (send, requests) = mpsc::channel(REQUESTS_MAX);
     let mut request = Request::new(ReceiverStream::new(requests));
-    let bearer = MetadataValue::try_from(format!("Bearer {}", control.token()?))
-        .context("the join token holds characters that cannot be sent")?;
-    request.metadata_mut().insert("authorization", bearer);
+    request.metadata_mut().insert("authorization", control.bearer()?);
     let subscriptions = state.connected(clock::now());
     act(sync, state, subscriptions, &send).await?;
     let responses = client.delta_aggregated_resources(request).await;
@@ -174,7 +197,7 @@ fn refused(status: &Status) -> anyhow::Error {
     anyhow::anyhow!("the control plane ended it ({:?}): {}", status.code(), status.message())
 }
 
-fn node(settings: &ProxySettings) -> Node {
+pub(super) fn node(settings: &ProxySettings) -> Node {
     let workload = &settings.workload;
     Node {
         id: format!("{}.{}", workload.name, workload.namespace),

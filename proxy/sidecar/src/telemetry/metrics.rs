@@ -120,6 +120,10 @@ pub struct Metrics {
     pub certificate_expires: IntGauge,
     /// Renewals, by result.
     pub certificate_refreshes: IntCounterVec,
+    /// Roots that are believed.
+    pub roots: IntGauge,
+    /// The last good snapshot on disk: what became of reading and writing it.
+    pub config_cache: IntCounterVec,
 }
 
 impl Metrics {
@@ -270,6 +274,15 @@ impl Metrics {
                 "identity_cert_refresh_total",
                 "Renewals of this sidecar's certificate.",
                 &["result"],
+            )?,
+            roots: declare.int_gauge(
+                "penstock_identity_roots",
+                "Root certificates that are believed; more than one while roots are rotated.",
+            )?,
+            config_cache: declare.counters(
+                "penstock_config_cache_total",
+                "Reading and writing the last good snapshot on disk.",
+                &["operation", "result"],
             )?,
             registry: declare.0,
         })

@@ -1,0 +1,143 @@
+//! Follows the roots that the control plane wants believed, and tells it what is believed, so that it knows when a new root may issue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_delivery::backoff;
+use penstock_delivery::proto::penstock::ca::v1::{TrustBundleRequest, TrustBundleResponse};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use super::Identity;
+use super::verify::{Peer, Refusal, Trust};
+use crate::clock;
+use crate::control::services::penstock::ca::v1::certificate_service_client::CertificateServiceClient;
+use crate::control::{Control, report};
+use crate::seed;
+use crate::telemetry::Telemetry;
+
+/// A stream that lived so long was no failure.
+const LIVED: Duration = Duration::from_secs(30);
+
+/// What following the roots touches.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    /// Who this is, as on the push stream.
+    pub node: String,
+    /// Where the roots go.
+    pub identity: Arc<Identity>,
+    /// What is told of them.
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl Follower {
+    /// Follows over a channel that somebody else keeps open; ends only by being dropped.
+    pub async fn beside(&self, channel: Channel, control: &Control) {
+        let mut failures = 0;
+        loop {
+            let began = clock::now();
+            let ended = self.follow(channel.clone(), control).await;
+            if ended.code() == Code::Unimplemented {
+                tracing::info!(
+                    "the control plane is of an earlier release: roots come with certificates alone"
+                );
+                std::future::pending::<()>().await;
+            }
+            failures = if clock::now().since(began) > LIVED { 1 } else { failures + 1 };
+            tracing::debug!(error = ended.message(), "the roots are not followed for a moment");
+            sleep(backoff::wait(failures, seed::share())).await;
+        }
+    }
+
+    /// Follows over channels of its own, for a sidecar without a push stream.
+    pub async fn alone(self, control: Arc<Control>) {
+        let mut failures = 0;
+        loop {
+            let began = clock::now();
+            match control.channel().await {
+                Ok(channel) => {
+                    self.identity.reached();
+                    let ended = self.follow(channel, &control).await;
+                    tracing::debug!(error = ended.message(), "the roots are not followed for a moment");
+                }
+                Err(error) => {
+                    tracing::debug!(error = report(&error), "the roots are not followed for a moment");
+                }
+            }
+            failures = if clock::now().since(began) > LIVED { 1 } else { failures + 1 };
+            sleep(backoff::wait(failures, seed::share())).await;
+        }
+    }
+
+    /// Says why it ended.
+    async fn follow(&self, channel: Channel, control: &Control) -> Status {
+        let (send, requests) = mpsc::channel(1);
+        let mut request = Request::new(ReceiverStream::new(requests));
+        match control.bearer() {
+            Ok(bearer) => drop(request.metadata_mut().insert("authorization", bearer)),
+            Err(error) => return Status::unauthenticated(report(&error)),
+        }
+        let tell = async |version: String| {
+            let used = TrustBundleRequest { node: self.node.clone(), version };
+            send.send(used).await.map_err(|_| Status::unavailable("the stream is closed"))
+        };
+        if let Err(closed) = tell(String::new()).await {
+            return closed;
+        }
+        let mut bundles = match CertificateServiceClient::new(channel).trust_bundle(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return status,
+        };
+        loop {
+            let bundle = match bundles.message().await {
+                Ok(Some(bundle)) => bundle,
+                Ok(None) => return Status::unavailable("the stream has ended"),
+                Err(status) => return status,
+            };
+            match self.adopt(&bundle, control.trust_domain()) {
+                Ok(()) => {
+                    if let Err(closed) = tell(bundle.version).await {
+                        return closed;
+                    }
+                }
+                Err(refusal) => {
+                    let error = format!("the trust bundle {} cannot be used: {refusal}", bundle.version);
+                    tracing::warn!(error, "the roots of before are kept");
+                    self.identity.failed(error);
+                }
+            }
+        }
+    }
+
+    fn adopt(&self, bundle: &TrustBundleResponse, domain: &Arc<str>) -> Result<(), Refusal> {
+        let roots: Vec<_> = bundle.roots.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let trust = Trust::new(&roots, Arc::clone(domain))?;
+        let count = trust.roots.len();
+        let is_ours_believed = self.vouches_for_us(&trust);
+        self.identity.believe(bundle.version.clone(), trust);
+        self.telemetry.metrics.roots.set(i64::try_from(count).unwrap_or(i64::MAX));
+        tracing::info!(version = bundle.version, roots = count, "trust bundle in use");
+        if !is_ours_believed {
+            tracing::warn!("nobody believes this sidecar's certificate any more: a new one is asked for");
+            self.identity.renewal.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Whether peers that believe these roots believe us.
+    fn vouches_for_us(&self, trust: &Trust) -> bool {
+        let material = self.identity.cell().load_full();
+        let Some(certificate) = material.as_ref().and_then(|material| material.certificate.as_ref()) else {
+            return true;
+        };
+        let Some((leaf, intermediates)) = certificate.cert.split_first() else { return true };
+        !matches!(
+            trust.verify(leaf, intermediates, Peer::Client, clock::unix_time()),
+            Err(Refusal::UnknownIssuer)
+        )
+    }
+}

@@ -1,0 +1,159 @@
+//! Whom everybody believes changes, and whom nobody renews is told: without a stream that is dropped, and without a restart.
+
+use http_body_util::BodyExt;
+use penstock_tests::client::{self, Connection, Version};
+use penstock_tests::documents::{backend, policy};
+use penstock_tests::engine::chat;
+use penstock_tests::load::Load;
+use penstock_tests::mesh::{Mesh, Served};
+use penstock_tests::sidecar::Sidecar;
+use penstock_tests::wait::eventually;
+use serde_json::{Value, json};
+
+async fn trust_when(mesh: &Mesh, step: &str) -> Value {
+    let status = mesh.plane.status_when(step, |status| status["trust"]["step"] == *step).await;
+    status["trust"].clone()
+}
+
+/// Requests of which some need a connection of their own, and so both ends to believe each other now.
+async fn handshakes(served: &Served, web: &Sidecar, at_once: usize) {
+    let opened = async || web.metrics().await.sum("penstock_tls_connections_total", &[]);
+    let before = opened().await;
+    // More at once than there are connections so far.
+    let asked = (0..at_once).map(|_| {
+        let body = chat("hi", json!({"max_tokens": 60, "ignore_eos": true}));
+        async move { client::post(web.outbound(), "/v1/chat/completions", &body).await }
+    });
+    for answer in futures::future::join_all(asked).await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert!(opened().await > before, "no handshake was needed");
+    assert!(served.engine.stats().await["running"].as_u64().unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn a_stream_outlives_a_root_that_takes_the_place_of_another() {
+    let mesh = Mesh::start_with(&["--leaf-ttl", "3s"]).await;
+    let served = mesh.serve("chat", "--noise 0").await;
+    let web = mesh.caller("web").await;
+    let sidecars = [&web, &served.sidecar];
+    let documents = [
+        backend("chat", &[served.endpoint()]).with("default", true),
+        // Each further request at the same time is a connection of its own, and a handshake.
+        policy("chat").with("connectionPool", json!({"http": {"maxConcurrentStreams": 1}})),
+    ];
+    mesh.publish(&documents, &sidecars).await;
+    let before = trust_when(&mesh, "steady").await;
+
+    let mut connection = web.connect(Version::Http2).await;
+    let body = chat("hi", json!({"stream": true, "max_tokens": 4_000, "ignore_eos": true}));
+    let mut stream = connection.send(connection.post("/v1/chat/completions", &body)).await.into_body();
+    let begun = client::read_until(&mut stream, "\"content\":").await;
+    let load = Load::start(web.outbound());
+
+    std::fs::write(mesh.plane.state_dir().join("rotate-root"), "").unwrap();
+    let both = trust_when(&mesh, "replaced").await;
+    let roots = both["roots"].as_array().unwrap();
+    assert_eq!((roots.len(), &roots[1]["sha256"]), (2, &before["roots"][0]["sha256"]), "{both:#}");
+    for sidecar in sidecars {
+        let page = sidecar.page("/identity").await;
+        assert_eq!(page["roots"].as_array().unwrap().len(), 2, "it issues before {page:#} believes");
+    }
+    handshakes(&served, &web, 12).await;
+
+    let after = trust_when(&mesh, "steady").await;
+    assert_eq!(after["roots"].as_array().unwrap().len(), 1);
+    assert_eq!(after["roots"][0], roots[0]);
+    for sidecar in sidecars {
+        eventually("the old root is believed no more", async || {
+            let page = sidecar.page("/identity").await;
+            let alone = page["roots"] == json!([roots[0]["sha256"]]) && page["bundle"] == after["bundle"];
+            if alone { Ok(()) } else { Err(format!("{page:#}")) }
+        })
+        .await;
+        sidecar.metric_is("penstock_identity_roots", &[], 1.0).await;
+    }
+    handshakes(&served, &web, 24).await;
+    load.more(20).await;
+    let faults = load.end().await;
+    assert!(faults.is_empty(), "{faults:#?}");
+    for sidecar in sidecars {
+        let metrics = sidecar.metrics().await;
+        assert_eq!(metrics.sum("penstock_tls_refusals_total", &[]), 0.0, "{}", sidecar.name);
+        assert_eq!(metrics.sum("identity_cert_refresh_total", &[("result", "failure")]), 0.0);
+        assert_eq!(metrics.sum("penstock_xds_connected", &[]), 1.0);
+    }
+    // A sidecar that starts now, with the file as it is now, is one of them.
+    let late = mesh.caller("late").await;
+    late.ready().await;
+    assert_eq!(
+        client::post(late.outbound(), "/v1/chat/completions", &chat("hi", json!({"max_tokens": 2})))
+            .await
+            .status,
+        200
+    );
+
+    let rest = stream.collect().await.expect("a stream that ends whole").to_bytes();
+    let whole = begun + std::str::from_utf8(&rest).unwrap();
+    assert!(whole.ends_with("data: [DONE]\n\n"), "{}", &whole[whole.len() - 200..]);
+    assert_eq!(whole.matches("\"delta\":{\"content\":").count(), 4_000);
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_renews_is_kept_to_its_end_told_of_and_renewed_when_somebody_does() {
+    let mut mesh = Mesh::start_with(&["--leaf-ttl", "4s"]).await;
+    let [met, unmet] = [mesh.serve("met", "--speed 50").await, mesh.serve("unmet", "--speed 50").await];
+    let web = mesh.caller("web").await;
+    let documents =
+        [backend("met", &[met.endpoint()]).with("default", true), backend("unmet", &[unmet.endpoint()])];
+    let sidecars = [&met.sidecar, &unmet.sidecar, &web];
+    mesh.publish(&documents, &sidecars).await;
+    let small = chat("hi", json!({"max_tokens": 2}));
+    assert_eq!(client::post(web.outbound(), "/v1/chat/completions", &small).await.status, 200);
+    let ask_unmet = async || {
+        let mut connection = Connection::open(Version::Http1, web.outbound()).await;
+        let request = connection.request_to("unmet", "POST", "/v1/chat/completions");
+        let request =
+            request.header("content-type", "application/json").body(client::whole(small.to_string()));
+        connection.ask(request.unwrap()).await
+    };
+
+    mesh.plane.kill();
+    eventually("a renewal has failed", async || {
+        let page = web.page("/identity").await;
+        let told = page["lastError"].as_str().unwrap_or_default();
+        if told.contains("control plane") { Ok(()) } else { Err(format!("{page:#}")) }
+    })
+    .await;
+    for sidecar in sidecars {
+        eventually("its certificate has expired", async || {
+            let page = client::get(sidecar.admin(), "/ready").await;
+            let told = page.status == 503 && page.text.starts_with("the certificate has expired: ");
+            if told { Ok(()) } else { Err(page.text) }
+        })
+        .await;
+    }
+    // What is open goes on; what must prove itself now cannot, and says why.
+    assert_eq!(client::post(web.outbound(), "/v1/chat/completions", &small).await.status, 200);
+    let answer = ask_unmet().await;
+    assert_eq!((answer.status, answer.header("x-penstock-error")), (502, Some("connect")), "{answer:?}");
+    let refusals = [("direction", "outbound"), ("reason", "own_expired")];
+    assert!(web.metrics().await.sum("penstock_tls_refusals_total", &refusals) >= 1.0);
+    for words in
+        ["the old one is kept until it expires", "the old one has expired", "own certificate has expired"]
+    {
+        eventually(words, async || {
+            let log = web.program.log();
+            if log.contains(words) { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+
+    mesh.plane.restart().await;
+    for sidecar in sidecars {
+        sidecar.ready().await;
+    }
+    let answer = ask_unmet().await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(web.page("/identity").await["lastError"], Value::Null);
+}
