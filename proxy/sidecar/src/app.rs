@@ -110,7 +110,9 @@ impl App {
         let pool = Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?;
         let pool = Arc::new(pool);
         let mesh = Mesh { pool: Arc::clone(&pool), telemetry };
-        let engine = Engine::new(Hooks(Arc::clone(&shared)), mesh, &settings.limits).await?;
+        let engine =
+            Engine::new(Hooks(Arc::clone(&shared)), mesh, settings.limits.clone(), connections.clone())
+                .await?;
         Ok(Self {
             settings,
             shared,

@@ -71,7 +71,6 @@ impl ProxyHttp for Hooks {
         if prepare::redirect(session, exchange).await? {
             return Ok(true);
         }
-        prepare::invite_body(session).await?;
         Ok(false)
     }
 
@@ -92,19 +91,19 @@ impl ProxyHttp for Hooks {
         &self,
         _session: &mut Session,
         chunk: &mut Option<Bytes>,
-        end: bool,
+        _end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        prepare::body_passes(chunk.as_ref(), end, exchange)
+        prepare::body_passes(chunk.as_ref(), exchange)
     }
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        prepare::answer_passes(response, exchange)
+        prepare::answer_passes(session, response, exchange)
     }
 
     fn response_body_filter(
@@ -127,6 +126,7 @@ impl ProxyHttp for Hooks {
         exchange: &mut Exchange,
     ) -> Result<Option<Bytes>> {
         exchange.trailers_came(trailers);
+        headers::clean_trailers(trailers);
         Ok(None)
     }
 
@@ -150,6 +150,10 @@ impl ProxyHttp for Hooks {
         exchange: &mut Exchange,
     ) -> FailToProxy {
         let mut ended = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if exchange.is_switched {
+            session.downstream_session.shutdown().await;
+            return ended;
+        }
         // Our own `100 Continue` is no answer.
         if session.response_written().is_some_and(|written| !written.status.is_informational()) {
             return ended;
@@ -169,6 +173,8 @@ impl ProxyHttp for Hooks {
     async fn logging(&self, _session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         exchange.end(match error {
             None => Ending::Complete,
+            // The end of a tunnel is always an error to pingora; one of ours is in the trail.
+            Some(_) if exchange.is_switched => Ending::Complete,
             Some(error) if is_client_gone(error) => Ending::CallerLeft,
             Some(_) if exchange.was_answered_by_us() => Ending::Complete,
             Some(_) => Ending::Broken,

@@ -9,6 +9,9 @@
 pub mod conn;
 mod detect;
 mod engine;
+mod http2;
+pub mod line;
+pub mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -222,7 +225,14 @@ impl Listener {
     }
 
     fn arrival(&self, source: SocketAddr, local: SocketAddr, peer: Option<SpiffeId>) -> Arrival {
-        Arrival { direction: self.direction, source, local, peer, head: HeadWatch::default() }
+        Arrival {
+            direction: self.direction,
+            source,
+            local,
+            peer,
+            head: HeadWatch::default(),
+            line: Arc::default(),
+        }
     }
 
     fn peer_of(&self, stream: &TlsStream<BufReader<Box<dyn Wire>>>) -> Result<SpiffeId, Refusal> {

@@ -31,6 +31,16 @@ pub(crate) fn share() -> f64 {
     with(|generator| generator.random())
 }
 
+/// A `sec-websocket-key`: 16 random bytes in base64.
+pub(crate) fn websocket_key() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |bits: u64| char::from(ALPHABET[usize::try_from(bits & 63).unwrap_or_default()]);
+    let mut key: String = (0..21).map(|_| digit(draw())).collect();
+    // The last digit carries two bits of the last byte.
+    key.push(digit((draw() & 3) << 4));
+    key + "=="
+}
+
 /// A UUID of version 4 as text.
 pub(crate) fn uuid() -> String {
     let bits = with(|generator| generator.random::<u128>());

@@ -54,8 +54,9 @@ impl<F: Future> Future for OncePerTurn<F> {
             return Poll::Pending;
         }
         self.yields = false;
-        // Before the poll: what happens during it counts for the next one.
-        self.bell.has_rung.store(false, Ordering::Release);
+        // Before the poll: what happens during it counts for the next one. Swapped, not stored: what happened before a ring that was
+        // swallowed by an earlier one must be seen by this poll.
+        self.bell.has_rung.swap(false, Ordering::AcqRel);
         let this = &mut *self;
         this.inner.as_mut().poll(&mut Context::from_waker(&this.waker))
     }

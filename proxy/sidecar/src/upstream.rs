@@ -6,4 +6,5 @@ pub mod dial;
 pub mod pool;
 pub mod seam;
 pub mod session;
+pub mod tunnel;
 pub mod upload;

@@ -22,9 +22,10 @@ use super::headers;
 use crate::clock;
 use crate::fleet::Fleet;
 use crate::listen::conn::{Arrival, Direction};
+use crate::listen::line::Line;
 use crate::seed;
 use crate::telemetry::access_log::Entry;
-use crate::upstream::call::{Failure, Target, Trail};
+use crate::upstream::call::{Failure, Target, Trail, Upgrade};
 use crate::upstream::upload::{Held, Upload};
 
 /// pingora's context of one request.
@@ -50,6 +51,12 @@ pub struct Exchange {
     pub held_memory: Held,
     /// The whole body is in `held`.
     pub is_held_whole: bool,
+    /// It asks to go on in WebSocket.
+    pub upgrade: Option<Upgrade>,
+    /// It goes on in WebSocket.
+    pub is_switched: bool,
+    /// Its end of the connection.
+    pub line: Arc<Line>,
     /// The body on its way.
     pub upload: Option<Arc<Upload>>,
     /// The session's story.
@@ -170,6 +177,9 @@ impl Exchange {
             held: VecDeque::new(),
             held_memory: Held::none(&shared.body_budget),
             is_held_whole: false,
+            upgrade: None,
+            is_switched: false,
+            line: Arc::default(),
             upload: None,
             trail: Arc::default(),
             failure: None,
@@ -250,6 +260,7 @@ impl Exchange {
         let Some(account) = self.account.take() else { return };
         let Some(asked) = self.asked.take() else { return };
         asked.arrival.head.request_ended();
+        asked.arrival.line.close();
         drop(account);
         let trail = self.trail.read();
         let broken = ending == Ending::Complete && trail.failure.is_some() && self.failure.is_none();

@@ -1,8 +1,7 @@
 //! Fields: what is taken off at each end of a hop, what is added, what a rule changes.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use penstock_policy::rewrite::HeaderEdit;
@@ -22,6 +21,8 @@ pub const ATTEMPT: HeaderName = HeaderName::from_static("x-penstock-attempt");
 pub const ERROR: HeaderName = HeaderName::from_static("x-penstock-error");
 /// The application has seen nothing of the request.
 pub const UNPROCESSED: HeaderName = HeaderName::from_static("x-penstock-unprocessed");
+/// The application has switched to WebSocket: the stream is a tunnel from here on.
+pub const SWITCHED: HeaderName = HeaderName::from_static("x-penstock-switched");
 /// Names the request in logs.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C trace context.
@@ -36,13 +37,12 @@ const MODEL: HeaderName = HeaderName::from_static(MODEL_HEADER);
 const OURS: &str = "x-penstock-";
 
 /// Fields that are about one connection (RFC 9110 section 7.6.1), beside those that `connection` names.
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
     TRANSFER_ENCODING,
     UPGRADE,
-    TRAILER,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
     HTTP2_SETTINGS,
@@ -56,8 +56,8 @@ pub fn clean_request(headers: &mut HeaderMap) {
     if te_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    // `host` travels as the authority; `expect` was answered here; the model header is virtual.
-    for name in [HOST, EXPECT, MODEL] {
+    // `host` travels as the authority; the model header is virtual.
+    for name in [HOST, MODEL] {
         headers.remove(name);
     }
     for name in ours(headers) {
@@ -73,6 +73,18 @@ pub fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
     }
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         headers.remove(CONTENT_LENGTH);
+    }
+}
+
+/// Makes received trailers, of a request or an answer, ready to be passed on.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    for name in ours(trailers) {
+        trailers.remove(name);
+    }
+    // Framing and addressing are told in the head or not at all (RFC 9110 section 6.5.1).
+    for name in [CONTENT_LENGTH, HOST, TE] {
+        trailers.remove(name);
     }
 }
 
@@ -167,7 +179,6 @@ mod tests {
             ("upgrade", "h2c"),
             ("http2-settings", "x"),
             ("te", "gzip"),
-            ("expect", "100-continue"),
             ("x-penstock-target", "1.2.3.4:5"),
             ("x-gateway-model-name", "m"),
             ("content-type", "application/json"),
@@ -176,6 +187,19 @@ mod tests {
         ]);
         clean_request(&mut headers);
         assert_eq!(headers, map(&[("content-type", "application/json"), ("cookie", "a"), ("cookie", "b")]));
+    }
+
+    #[test]
+    fn trailers_cannot_say_what_only_a_head_may() {
+        let mut trailers = map(&[
+            ("grpc-status", "0"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("x-penstock-unprocessed", "1"),
+        ]);
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("grpc-status", "0")]));
     }
 
     #[test]

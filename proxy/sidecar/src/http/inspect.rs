@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::exchange::{Body, Exchange};
 use super::headers;
-use super::prepare::STALL_MAX;
+use crate::listen::line::STALL_MAX;
 use crate::upstream::call::Failure;
 
 /// How holding a body ended.

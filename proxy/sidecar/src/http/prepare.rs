@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, EXPECT, HOST};
-use http::{HeaderMap, HeaderValue, Version};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use penstock_dialect::detect::detect;
 use penstock_dialect::reply::ErrorCode;
 use penstock_model::names::BackendId;
@@ -17,22 +17,25 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::exchange::{self, Asked, Chosen, Exchange};
-use super::headers::{self, BACKEND, REQUEST_ID, SDK_RETRIES, TARGET, WIRE, WIRE_VERSION};
+use super::headers::{self, BACKEND, REQUEST_ID, SDK_RETRIES, SWITCHED, TARGET, WIRE, WIRE_VERSION};
 use super::inspect::{self, Held};
 use super::{hygiene, refuse, reply, route};
 use crate::clock;
 use crate::listen::conn::{self, Direction};
+use crate::listen::line::STALL_MAX;
+use crate::listen::stream;
 use crate::live::Source;
-use crate::upstream::attempt::Head;
-use crate::upstream::call::{Call, Failure, Target};
+use crate::upstream::attempt::{Head, WEBSOCKET};
+use crate::upstream::call::{Call, Failure, Target, Upgrade};
 use crate::upstream::seam::Parcel;
 use crate::upstream::upload::{self, Upload};
 
 /// Idle time of a client's HTTP/1.1 connection; nginx's `keepalive_timeout`.
 const KEEPALIVE_S: u64 = 75;
 
-/// Longest time that one end may leave the other waiting in the middle of a body; nginx's `send_timeout` and `client_body_timeout`.
-pub(crate) const STALL_MAX: Duration = Duration::from_secs(60);
+/// Longest silence of a client in the middle of its body. A little more than an endpoint has: a client that waits for room is not
+/// silent by its own fault.
+const BODY_SILENCE_MAX: Duration = STALL_MAX.saturating_add(Duration::from_secs(1));
 
 /// Limits that pingora wants anew with every request.
 pub(super) fn set_limits(session: &mut Session) {
@@ -41,6 +44,7 @@ pub(super) fn set_limits(session: &mut Session) {
     }
     // Also lets the watch for a client that leaves tell an early second request from one.
     session.set_pipelining_enabled(true);
+    session.set_read_timeout(Some(BODY_SILENCE_MAX));
     session.set_write_timeout(Some(STALL_MAX));
 }
 
@@ -49,7 +53,9 @@ pub(super) fn open_account(session: &mut Session, exchange: &mut Exchange) -> Re
     let arrival = conn::arrival(session)
         .ok_or_else(|| Error::explain(ErrorType::InternalError, "the connection was not accepted by us"))?;
     arrival.head.head_is_read();
+    exchange.line = stream::line(session.req_header()).unwrap_or_else(|| Arc::clone(&arrival.line));
     let direction = arrival.direction;
+    exchange.upgrade = upgrade(session);
     let request = session.req_header_mut();
     let (host, port) = authority(request);
     let path = request.uri.path().to_owned();
@@ -177,14 +183,16 @@ pub(super) async fn redirect(session: &mut Session, exchange: &mut Exchange) -> 
     Ok(true)
 }
 
-/// A client that waits to be asked for its body is asked.
-pub(super) async fn invite_body(session: &mut Session) -> Result<()> {
+/// A client that waits to be asked for its body is asked, because its model is looked for. Otherwise that is left to the application.
+async fn invite_body(session: &mut Session) -> Result<()> {
     let request = session.req_header();
     let expects = headers::text(&request.headers, &EXPECT)
         .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
     if expects && request.version != Version::HTTP_10 {
         session.req_header_mut().remove_header(&EXPECT);
+        session.set_close_on_response_before_downstream_finish(false);
         session.downstream_session.write_continue_response().await?;
+        session.set_close_on_response_before_downstream_finish(true);
     }
     Ok(())
 }
@@ -202,14 +210,23 @@ pub(super) fn pack(
     let rule = chosen.rule.as_ref().map(|matched| matched.rule());
     let deadline = rule.and_then(|rule| rule.timeout_request).filter(|span| !span.is_zero());
     let attempt_timeout = rule.and_then(|rule| rule.timeout_backend_request).filter(|span| !span.is_zero());
-    let is_whole = exchange.is_held_whole || session.is_body_done();
+    let is_whole = exchange.upgrade.is_none() && (exchange.is_held_whole || session.is_body_done());
     let held = std::mem::replace(&mut exchange.held_memory, upload::Held::none(&exchange.shared.body_budget));
-    let upload = Upload::new(std::mem::take(&mut exchange.held), held, is_whole);
+    let chunks = std::mem::take(&mut exchange.held);
+    let upload = if is_whole {
+        Upload::whole(chunks, held, exchange.line.take_trailers())
+    } else {
+        Upload::new(chunks, held)
+    };
+    exchange.line.open(&upload);
     exchange.upload = Some(Arc::clone(&upload));
     let call = Call {
         target: chosen.target.clone(),
         upload,
+        line: Arc::clone(&exchange.line),
         trail: Arc::clone(&exchange.trail),
+        interim: Arc::default(),
+        upgrade: exchange.upgrade,
         dialect: asked.dialect,
         deadline: deadline.map(|span| exchange.started + span),
         attempt_timeout,
@@ -248,34 +265,70 @@ fn head(request: &RequestHeader, asked: &Asked, chosen: &Chosen) -> Result<Head>
 ///
 /// # Errors
 /// When the request must be broken off.
-pub(super) fn body_passes(chunk: Option<&Bytes>, end: bool, exchange: &mut Exchange) -> Result<()> {
-    let Some(bytes) = chunk else {
-        if end {
-            return Ok(());
-        }
-        // Nothing, and not the end: trailers. pingora does not take them off the stream and would ask for more for ever.
-        let message = "request trailers are not carried; send them as fields of the head";
-        return Err(break_off(exchange, Some(Failure::new(ErrorCode::BadRequest, message))));
-    };
+pub(super) fn body_passes(chunk: Option<&Bytes>, exchange: &mut Exchange) -> Result<()> {
+    let Some(bytes) = chunk else { return Ok(()) };
     exchange.request_bytes += bytes.len() as u64;
     if inspect::is_defective(exchange, bytes) {
-        return Err(break_off(exchange, None));
+        return Err(break_off(exchange));
     }
     Ok(())
 }
 
 /// Tears down what has been sent of the request. An error stops pingora from reading more of it.
-fn break_off(exchange: &mut Exchange, failure: Option<Failure>) -> Box<Error> {
-    exchange.failure = failure.or_else(|| exchange.failure.take());
+fn break_off(exchange: &Exchange) -> Box<Error> {
     if let Some(upload) = &exchange.upload {
         upload.abort();
     }
     Error::explain(ErrorType::InternalError, "the request was broken off")
 }
 
+/// What the request asks the connection to become. Other protocols than WebSocket are not offered: their `upgrade` field is taken off,
+/// and the request is an ordinary one (RFC 9110 section 7.8).
+fn upgrade(session: &Session) -> Option<Upgrade> {
+    let head = session.req_header();
+    if stream::asks_for_websocket(head) {
+        return Some(Upgrade::Http2);
+    }
+    let names_it = |name: &http::HeaderName, wanted: &str| {
+        let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(wanted))
+    };
+    let asks = head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && names_it(&UPGRADE, WEBSOCKET)
+        && names_it(&CONNECTION, "upgrade");
+    asks.then_some(Upgrade::Http1)
+}
+
+/// The connection goes on in WebSocket, in the words of the caller's protocol.
+fn switch(session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+    exchange.is_switched = true;
+    if exchange.upgrade == Some(Upgrade::Http1) {
+        // The tunnel has its own limit; the two ways end one by one.
+        session.set_read_timeout(None);
+        session.set_abort_on_close(false);
+        response.insert_header(UPGRADE, WEBSOCKET)?;
+        return response.insert_header(CONNECTION, "upgrade");
+    }
+    response.set_status(200)?;
+    match exchange.direction() {
+        Direction::Inbound => response.insert_header(SWITCHED, "1"),
+        Direction::Outbound => {
+            response.remove_header(&SEC_WEBSOCKET_ACCEPT);
+            Ok(())
+        }
+    }
+}
+
 /// The head of the answer passes.
-pub(super) fn answer_passes(response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+pub(super) fn answer_passes(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    exchange: &mut Exchange,
+) -> Result<()> {
     let status = response.status;
+    // An interim answer in the middle of an upload does not cost the connection.
+    session.set_close_on_response_before_downstream_finish(!status.is_informational());
     let mut fields = response.headers.clone();
     headers::clean_response(status, &mut fields);
     if let Some(chosen) = &exchange.chosen
@@ -285,6 +338,7 @@ pub(super) fn answer_passes(response: &mut ResponseHeader, exchange: &mut Exchan
         headers::edit(&mut fields, rewrite::response_edits(matched.rule(), split));
     }
     if let Some(asked) = &exchange.asked
+        && (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
         && !fields.contains_key(REQUEST_ID)
     {
         headers::insert_text(&mut fields, REQUEST_ID, &asked.request_id);
@@ -292,10 +346,12 @@ pub(super) fn answer_passes(response: &mut ResponseHeader, exchange: &mut Exchan
     if exchange.direction() == Direction::Inbound {
         fields.insert(WIRE, WIRE_VERSION);
     }
-    if !status.is_informational() {
+    let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
+    if !status.is_informational() || is_switched {
         exchange.answer_began(status.as_u16(), &fields);
     }
-    replace_headers(response, &fields)
+    replace_headers(response, &fields)?;
+    if is_switched { switch(session, response, exchange) } else { Ok(()) }
 }
 
 /// pingora keeps the spelling of names beside the map, so fields are replaced through its own functions.

@@ -123,7 +123,7 @@ pub(super) fn failure_of(exchange: &Exchange, error: &pingora_error::Error) -> O
 
 /// HTTP/1.1: reads a little of what the client is still sending, and says whether that was all.
 async fn ready_for_another(session: &mut Session) -> Connection {
-    if session.is_http2() || session.is_body_done() {
+    if session.as_http1().is_none() || session.is_body_done() {
         return Connection::Kept;
     }
     session.set_total_drain_timeout(Some(DRAIN_TIME_MAX));

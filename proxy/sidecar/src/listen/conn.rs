@@ -1,7 +1,8 @@
 //! The byte stream that pingora is given: ours from the socket up to the decrypted byte.
 //!
 //! It puts back the bytes that protocol detection has read, carries what the accept loop learned ([`Arrival`]) to the hooks, and
-//! closes a connection whose request head does not arrive in time: pingora's own limit starts anew with every read.
+//! closes a connection whose request head does not arrive in time: pingora's own limit starts anew with every read. Of an HTTP/1.1
+//! request's body it reads no more than there is room for ([`super::line`]).
 
 use std::fmt;
 use std::io;
@@ -26,6 +27,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use penstock_model::spiffe::SpiffeId;
+
+use super::line::Line;
 
 /// Which way a request goes through the sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +62,8 @@ pub struct Arrival {
     pub peer: Option<SpiffeId>,
     /// Where the connection stands between two requests (HTTP/1.1 alone).
     pub head: HeadWatch,
+    /// The request under way (HTTP/1.1 alone).
+    pub line: Arc<Line>,
 }
 
 /// Shared between the stream, which sees bytes, and the hooks, which know what they mean.
@@ -186,6 +191,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
             buffer.put_slice(&self.put_back.split_to(count));
             self.bytes_arrived();
             return Poll::Ready(Ok(()));
+        }
+        if self.protocol == ALPN::H1 && self.arrival.line.poll_room(context).is_pending() {
+            return Poll::Pending;
         }
         let before = buffer.filled().len();
         match Pin::new(&mut self.io).poll_read(context, buffer) {

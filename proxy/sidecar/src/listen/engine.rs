@@ -10,10 +10,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::FutureExt;
 use parking_lot::Mutex;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora_core::apps::{HttpServerApp, HttpServerOptions};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
@@ -23,35 +22,31 @@ use tokio::sync::{oneshot, watch};
 
 use penstock_model::settings::Limits;
 
+use super::http2;
 use crate::http::Hooks;
 use crate::tasks::Tasks;
 use crate::turn::OncePerTurn;
 use crate::upstream::seam::Mesh;
 
-/// Idle time of an HTTP/2 connection without streams.
-const HTTP2_IDLE_MAX: std::time::Duration = std::time::Duration::from_secs(300);
-/// Receive windows; see the pool, which is the other end.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Streams that a peer may open and reset before they are taken up: a flood of them ends the connection.
-const PENDING_RESETS_MAX: usize = 20;
 /// First wait of a kept HTTP/1.1 connection for its next request, in seconds.
 const KEEPALIVE_S: u64 = 75;
 
-type Proxy = HttpProxy<Hooks, Mesh>;
+pub(super) type Proxy = HttpProxy<Hooks, Mesh>;
 
 /// pingora.
 #[derive(Clone)]
 pub struct Engine {
     proxy: Arc<Proxy>,
+    limits: Limits,
+    streams: Tasks,
 }
 
 impl Engine {
-    /// Builds the proxy.
+    /// Builds the proxy. The requests of HTTP/2 connections become tasks in `streams`.
     ///
     /// # Errors
     /// When no loopback socket can be had at start.
-    pub async fn new(hooks: Hooks, mesh: Mesh, limits: &Limits) -> anyhow::Result<Self> {
+    pub async fn new(hooks: Hooks, mesh: Mesh, limits: Limits, streams: Tasks) -> anyhow::Result<Self> {
         let (give, take) = oneshot::channel::<Arc<Proxy>>();
         let give = Mutex::new(Some(give));
         let on_custom = Arc::new(move |proxy: Arc<Proxy>, _stream: Stream, _stop: &ShutdownWatch| {
@@ -63,13 +58,9 @@ impl Engine {
         });
         let mut options = HttpServerOptions::default();
         options.force_custom = true;
-        options.h2_idle_timeout = Some(HTTP2_IDLE_MAX);
         let conf = Arc::new(ServerConf::default());
         let mut service =
             ProxyServiceBuilder::new(&conf, hooks).custom(mesh, on_custom).server_options(options).build();
-        if let Some(proxy) = service.app_logic_mut() {
-            proxy.h2_options = Some(http2_options(limits));
-        }
 
         let socket = std::net::TcpListener::bind(("127.0.0.1", 0))
             .context("no loopback socket can be had for the start of the HTTP engine")?;
@@ -91,14 +82,14 @@ impl Engine {
         starting.cut();
         starting.all_ended().await;
         stop.send_replace(true);
-        Ok(Self { proxy })
+        Ok(Self { proxy, limits, streams })
     }
 
     /// Serves one connection to its end.
     pub async fn serve(&self, stream: Stream, is_http2: bool, stop: &ShutdownWatch) {
         if is_http2 {
-            OncePerTurn::new(self.proxy.process_new(stream, stop)).await;
-            return;
+            let serving = http2::serve(&self.proxy, stream, &self.limits, &self.streams, stop);
+            return OncePerTurn::new(serving).await;
         }
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(KEEPALIVE_S));
@@ -117,15 +108,4 @@ impl Engine {
     pub async fn end_idle(&self) {
         self.proxy.http_cleanup().await;
     }
-}
-
-fn http2_options(limits: &Limits) -> H2Options {
-    let mut options = default_h2_options();
-    options
-        .max_header_list_size(limits.header_bytes_max)
-        .max_concurrent_streams(limits.streams_per_connection_max)
-        .initial_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_pending_accept_reset_streams(PENDING_RESETS_MAX);
-    options
 }

@@ -3,17 +3,26 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderMap, Request, Response, Uri, Version};
+use http::header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use penstock_policy::retry::{Fault, Kind, Sent, Side};
 
+use super::call::Call;
 use super::pool::{Carrier, ConnectError, Lease, Place, Pool, Single, Terms, Used};
+use super::tunnel::Tunnel;
 use super::upload::{Feeding, Upload, UploadBody};
+use crate::http::headers::{self, SWITCHED};
+use crate::seed;
+
+/// The one protocol that connections are switched to.
+pub const WEBSOCKET: &str = "websocket";
 
 /// What is sent: everything but the body.
 #[derive(Clone, Debug)]
@@ -49,6 +58,13 @@ pub enum Answer {
         /// The place on the connection.
         lease: Lease,
     },
+    /// Over a connection that has switched to WebSocket.
+    Tunnel {
+        /// The connection.
+        tunnel: Tunnel,
+        /// The application has closed its way.
+        ended: bool,
+    },
     /// Over HTTP/1.1.
     Http1 {
         /// What is being received.
@@ -62,7 +78,7 @@ pub enum Answer {
     },
 }
 
-/// Sends a request and waits for the head of its answer.
+/// Sends a request and waits for the head of its answer; 101 where the endpoint has switched to WebSocket, whatever carries it.
 ///
 /// # Errors
 /// When there is no connection or no answer.
@@ -71,11 +87,11 @@ pub async fn attempt(
     place: &Place,
     terms: Terms,
     head: &Head,
-    upload: &Arc<Upload>,
+    call: &Call,
 ) -> Result<(Response<()>, Answer), Failed> {
     match place.carrier {
-        Carrier::Mesh | Carrier::H2c => over_http2(pool, place, terms, head, upload).await,
-        Carrier::Http1 => over_http1(pool, place, terms, head, upload).await,
+        Carrier::Mesh | Carrier::H2c => over_http2(pool, place, terms, head, call).await,
+        Carrier::Http1 => over_http1(pool, place, terms, head, call).await,
     }
 }
 
@@ -84,9 +100,9 @@ async fn over_http2(
     place: &Place,
     terms: Terms,
     head: &Head,
-    upload: &Arc<Upload>,
+    call: &Call,
 ) -> Result<(Response<()>, Answer), Failed> {
-    let request = head.http2_request(place.carrier)?;
+    let mut request = head.http2_request(place.carrier)?;
     let (lease, mut sender) = loop {
         let lease = pool.lease(place, terms).await?;
         match lease.sender().ready().await {
@@ -95,16 +111,34 @@ async fn over_http2(
             Err(_) => pool.discard(place, &lease),
         }
     };
-    let ends = upload.is_whole();
+    if call.upgrade.is_some() {
+        if !sender.is_extended_connect_protocol_enabled() {
+            let message = "the endpoint does not carry WebSocket over HTTP/2 (RFC 8441)".to_owned();
+            return Err(Failed::upstream(Kind::Protocol, Sent::Nothing, message));
+        }
+        *request.method_mut() = http::Method::CONNECT;
+        request.extensions_mut().insert(h2::ext::Protocol::from_static(WEBSOCKET));
+    }
+    let ends = call.upload.is_whole();
     let (mut answer, stream) =
         sender.send_request(request, ends).map_err(|error| Failed::http2(&error, Sent::Nothing))?;
-    let sending = upload.feed(stream);
+    let sending = call.upload.feed(stream);
     let response = poll_fn(|context| {
         sending.poll(context);
+        while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
+            call.interim.push(interim);
+        }
         Pin::new(&mut answer).poll(context)
     });
     let response = response.await.map_err(|error| Failed::http2(&error, Sent::Something))?;
-    let (parts, receiving) = response.into_parts();
+    let (mut parts, receiving) = response.into_parts();
+    let switched = match place.carrier {
+        Carrier::Mesh => parts.headers.contains_key(SWITCHED),
+        Carrier::H2c | Carrier::Http1 => true,
+    };
+    if call.upgrade.is_some() && parts.status.is_success() && switched {
+        parts.status = StatusCode::SWITCHING_PROTOCOLS;
+    }
     Ok((Response::from_parts(parts, ()), Answer::Http2 { sending, receiving, lease }))
 }
 
@@ -113,12 +147,15 @@ async fn over_http1(
     place: &Place,
     terms: Terms,
     head: &Head,
-    upload: &Arc<Upload>,
+    call: &Call,
 ) -> Result<(Response<()>, Answer), Failed> {
     loop {
         let Single { mut sender, used } = pool.single(place, terms).await?;
-        let request = head.http1_request(upload)?;
+        let request = head.http1_request(call)?;
         match sender.try_send_request(request).await {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return switch(response, call).await;
+            }
             Ok(response) => {
                 let (parts, receiving) = response.into_parts();
                 let ended = hyper::body::Body::is_end_stream(&receiving);
@@ -126,7 +163,7 @@ async fn over_http1(
                 return Ok((Response::from_parts(parts, ()), answer));
             }
             // The application closed a kept connection just now, and the request never left.
-            Err(error) if error.message().is_some() && used == Used::Before && upload.rewind() => {}
+            Err(error) if error.message().is_some() && used == Used::Before && call.upload.rewind() => {}
             Err(error) => {
                 let sent = if error.message().is_some() { Sent::Nothing } else { Sent::Something };
                 return Err(Failed::http1(error.error(), sent));
@@ -135,7 +172,30 @@ async fn over_http1(
     }
 }
 
+/// Takes the connection over from HTTP.
+async fn switch(mut response: Response<Incoming>, call: &Call) -> Result<(Response<()>, Answer), Failed> {
+    if call.upgrade.is_none() {
+        let message = "the application switches protocols without having been asked".to_owned();
+        return Err(Failed::upstream(Kind::Protocol, Sent::Something, message));
+    }
+    let switched = hyper::upgrade::on(&mut response).await;
+    let io = switched.map_err(|error| Failed::http1(&error, Sent::Something))?;
+    let (parts, _) = response.into_parts();
+    let answer = Answer::Tunnel { tunnel: Tunnel::new(io, &call.upload), ended: false };
+    Ok((Response::from_parts(parts, ()), answer))
+}
+
 impl Answer {
+    /// Sends what can be sent of the request; HTTP/1.1 does so by itself.
+    pub fn poll_sending(&mut self, context: &mut Context<'_>) {
+        match self {
+            Self::Http2 { sending, .. } => sending.poll(context),
+            // An error is found again by whoever reads.
+            Self::Tunnel { tunnel, .. } => drop(tunnel.poll_send(context)),
+            Self::Http1 { .. } => {}
+        }
+    }
+
     /// The next chunk of the body; `None` at its end.
     ///
     /// # Errors
@@ -154,6 +214,13 @@ impl Answer {
                     // been reset meanwhile needs no window.
                     drop(receiving.flow_control().release_capacity(bytes.len()));
                 }
+                Ok(chunk)
+            }
+            Self::Tunnel { tunnel, ended } => {
+                let chunk = poll_fn(|context| tunnel.poll_chunk(context)).await;
+                let chunk = chunk
+                    .map_err(|error| Failed::upstream(Kind::Closed, Sent::Something, error.to_string()))?;
+                *ended = chunk.is_none();
                 Ok(chunk)
             }
             Self::Http1 { receiving, trailers, ended, .. } => loop {
@@ -186,6 +253,7 @@ impl Answer {
                 });
                 trailers.await.map_err(|error| Failed::http2(&error, Sent::Something))
             }
+            Self::Tunnel { .. } => Ok(None),
             Self::Http1 { trailers, .. } => Ok(trailers.take()),
         }
     }
@@ -194,7 +262,7 @@ impl Answer {
     pub fn has_ended(&self) -> bool {
         match self {
             Self::Http2 { receiving, .. } => receiving.is_end_stream(),
-            Self::Http1 { ended, .. } => *ended,
+            Self::Tunnel { ended, .. } | Self::Http1 { ended, .. } => *ended,
         }
     }
 
@@ -202,7 +270,7 @@ impl Answer {
     pub fn release(self, pool: &Pool, place: &Place, upload: &Upload) {
         match self {
             Self::Http1 { sender, ended: true, .. } if upload.is_whole() => pool.keep(place, sender),
-            Self::Http1 { .. } | Self::Http2 { .. } => {}
+            Self::Http1 { .. } | Self::Http2 { .. } | Self::Tunnel { .. } => {}
         }
     }
 }
@@ -224,14 +292,45 @@ impl Head {
         Ok(request)
     }
 
-    fn http1_request(&self, upload: &Arc<Upload>) -> Result<Request<UploadBody>, Failed> {
+    fn http1_request(&self, call: &Call) -> Result<Request<UploadBody>, Failed> {
         let host = self.authority.parse().map_err(|error| Failed::unsendable(&error))?;
-        let mut request = Request::new(UploadBody::new(upload));
+        let body = match call.upgrade {
+            None => UploadBody::new(&call.upload),
+            Some(_) => UploadBody::none(&call.upload),
+        };
+        let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert(http::header::HOST, host);
+        let fields = request.headers_mut();
+        fields.insert(HOST, host);
+        if call.upgrade.is_some() {
+            fields.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+            fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            if !fields.contains_key(SEC_WEBSOCKET_KEY) {
+                headers::insert_text(fields, SEC_WEBSOCKET_KEY, &seed::websocket_key());
+            }
+        }
+        join_cookies(fields);
+        let interim = Arc::clone(&call.interim);
+        hyper::ext::on_informational(&mut request, move |answer| {
+            let mut copy = Response::new(());
+            *copy.status_mut() = answer.status();
+            *copy.headers_mut() = answer.headers().clone();
+            interim.push(copy);
+        });
         Ok(request)
+    }
+}
+
+/// HTTP/2 may send a cookie in parts; HTTP/1.1 knows one field (RFC 9113 section 8.2.3).
+fn join_cookies(fields: &mut HeaderMap) {
+    let mut parts = fields.get_all(COOKIE).iter();
+    if let (Some(_), Some(_)) = (parts.next(), parts.next()) {
+        let parts: Vec<&[u8]> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+            fields.insert(COOKIE, joined);
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! What the hooks hand to the session: one logical request; and what the session tells them back.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::Response;
 use parking_lot::Mutex;
 use penstock_dialect::Dialect;
 use penstock_dialect::reply::ErrorCode;
@@ -12,6 +15,7 @@ use penstock_model::units::Moment;
 
 use super::upload::Upload;
 use crate::fleet::BackendState;
+use crate::listen::line::Line;
 
 /// One logical request on its way to an endpoint.
 #[derive(Debug)]
@@ -20,14 +24,67 @@ pub struct Call {
     pub target: Target,
     /// Its body.
     pub upload: Arc<Upload>,
+    /// Its end of the caller's connection.
+    pub line: Arc<Line>,
     /// Where its story is told.
     pub trail: Arc<Trail>,
+    /// Where interim answers go.
+    pub interim: Arc<Interim>,
+    /// The caller wants to speak WebSocket on the connection from here on.
+    pub upgrade: Option<Upgrade>,
     /// What it speaks, for an error in a stream that has begun.
     pub dialect: Dialect,
     /// When all of it must be over.
     pub deadline: Option<Moment>,
     /// Longest time of one attempt, from its start to the end of its answer.
     pub attempt_timeout: Option<Duration>,
+}
+
+/// How the caller asks for WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// By `Upgrade: websocket`; the answer is 101.
+    Http1,
+    /// By an extended CONNECT (RFC 8441); the answer is 200.
+    Http2,
+}
+
+/// Interim answers (1xx) on their way from the endpoint's connection to the session.
+#[derive(Debug, Default)]
+pub struct Interim {
+    state: Mutex<InterimState>,
+}
+
+#[derive(Debug, Default)]
+struct InterimState {
+    answers: VecDeque<Response<()>>,
+    waker: Option<Waker>,
+}
+
+impl Interim {
+    /// More than anybody sends; an endpoint that sends only such answers must not fill the memory.
+    const ANSWERS_MAX: usize = 16;
+
+    /// One has come.
+    pub fn push(&self, answer: Response<()>) {
+        let mut state = self.state.lock();
+        if state.answers.len() < Self::ANSWERS_MAX {
+            state.answers.push_back(answer);
+        }
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next one.
+    pub fn poll_next(&self, context: &Context<'_>) -> Poll<Response<()>> {
+        let mut state = self.state.lock();
+        if let Some(answer) = state.answers.pop_front() {
+            return Poll::Ready(answer);
+        }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 /// Where a request goes.

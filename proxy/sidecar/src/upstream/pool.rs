@@ -27,6 +27,7 @@ use super::upload::UploadBody;
 use crate::clock;
 use crate::identity::verify::{Refusal, Trust};
 use crate::identity::{self, Identity};
+use crate::listen::line::STREAM_WINDOW_BYTES;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::turn::OncePerTurn;
@@ -102,9 +103,9 @@ pub enum ConnectError {
     },
 }
 
-/// Receive window of one stream and of one connection: enough for 1 GB/s at 1 ms, and no endless buffer for a slow reader.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Receive window of one connection, the largest there is (RFC 9113 section 6.9.1): the windows of its streams bound what waits, and
+/// streams that are not read can never stop the others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Bytes that wait in the HTTP/2 library for the peer's window.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// A peer that answers no ping for so long is gone; interval and wait as Envoy's and Linkerd's guides set them.
@@ -309,7 +310,7 @@ impl Pool {
             .await
             .map_err(|source| ConnectError::Handshake { address, source: source.into() })?;
         self.tasks.spawn("http1 connection", async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%address, %error, "connection to the application ended");
             }
         });

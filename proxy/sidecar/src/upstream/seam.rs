@@ -2,13 +2,21 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::attempt::Head;
+use super::call::{Call, Failure, Interim, Trail, Upgrade};
+use super::pool::Pool;
+use super::session::{Chunk, LogicalRequest};
+use super::upload::Upload;
+use crate::listen::line::Line;
+use crate::telemetry::Telemetry;
 use bytes::Bytes;
-use futures::Stream;
-use http::HeaderMap;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
+use http::{HeaderMap, Response, StatusCode};
 use parking_lot::Mutex;
-use penstock_dialect::reply::ErrorCode;
 use pingora_core::connectors::http::custom::{Connection, Connector};
 use pingora_core::protocols::http::custom::client::Session;
 use pingora_core::protocols::http::custom::{BodyWrite, CustomMessageWrite};
@@ -18,15 +26,6 @@ use pingora_core::protocols::{Digest, UniqueIDType};
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use tokio::time::timeout;
-
-use super::attempt::Head;
-use super::call::{Call, Failure, Trail};
-use super::pool::Pool;
-use super::session::{Chunk, LogicalRequest};
-use super::upload::Upload;
-use crate::http::prepare::STALL_MAX;
-use crate::telemetry::Telemetry;
 
 /// Carries a [`Call`] and its head from the hooks to the session, in the request's extensions.
 #[derive(Clone)]
@@ -82,12 +81,23 @@ impl Connector for Mesh {
     }
 }
 
+/// The request while its answer is waited for: kept here between two interim answers.
+type Answering = BoxFuture<'static, (LogicalRequest, Result<Response<()>, Failure>)>;
+
 /// One logical request as pingora sees it.
 pub struct MeshSession {
     pool: Arc<Pool>,
     telemetry: Arc<Telemetry>,
     request: Option<LogicalRequest>,
+    // Shared with nobody; pingora asks for `Sync` all the same.
+    answering: Mutex<Option<Answering>>,
+    answered: Option<Result<Response<()>, Failure>>,
+    interim: Option<Arc<Interim>>,
+    caller_upgrade: Option<Upgrade>,
+    /// The caller's HTTP/1.1 connection has switched to WebSocket.
+    is_switched: bool,
     upload: Option<Arc<Upload>>,
+    line: Option<Arc<Line>>,
     trail: Option<Arc<Trail>>,
     response: Option<ResponseHeader>,
     ended: bool,
@@ -99,7 +109,13 @@ impl MeshSession {
             pool: Arc::clone(&mesh.pool),
             telemetry: Arc::clone(&mesh.telemetry),
             request: None,
+            answering: Mutex::new(None),
+            answered: None,
+            interim: None,
+            caller_upgrade: None,
+            is_switched: false,
             upload: None,
+            line: None,
             trail: None,
             response: None,
             ended: false,
@@ -110,6 +126,33 @@ impl MeshSession {
         self.request
             .as_mut()
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "no request was written"))
+    }
+
+    /// The next interim answer, or the answer.
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<()>, Failure>> {
+        if self.answered.is_none()
+            && let Some(answering) = self.answering.get_mut()
+            && let Poll::Ready((request, answered)) = answering.as_mut().poll(context)
+        {
+            *self.answering.get_mut() = None;
+            self.request = Some(request);
+            self.answered = Some(answered);
+        }
+        if let Some(interim) = &self.interim
+            && let Poll::Ready(interim) = interim.poll_next(context)
+        {
+            return Poll::Ready(Ok(interim));
+        }
+        self.answered.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// What the endpoint sends after the switch. Its end is an error to pingora, which would otherwise wait for the caller to close first.
+    async fn read_tunnel(&mut self) -> Result<Option<Bytes>> {
+        let chunk = self.request()?.chunk().await;
+        match chunk.map_err(|failure| self.failed(failure))? {
+            Chunk::Bytes(bytes) | Chunk::Last(bytes) => Ok(Some(bytes)),
+            Chunk::End => Err(Error::explain(ErrorType::ConnectionClosed, "the endpoint closed").into_up()),
+        }
     }
 
     /// Tells the trail and makes pingora's error, which only says that there is one.
@@ -131,21 +174,38 @@ impl Session for MeshSession {
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "the request was not prepared"))?;
         self.upload = Some(Arc::clone(&call.upload));
         self.trail = Some(Arc::clone(&call.trail));
+        self.line = Some(Arc::clone(&call.line));
+        self.interim = Some(Arc::clone(&call.interim));
+        self.caller_upgrade = call.upgrade;
         let (pool, telemetry) = (Arc::clone(&self.pool), Arc::clone(&self.telemetry));
         self.request = Some(LogicalRequest::new(call, head, pool, telemetry));
         Ok(())
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
-        let answered = self.request()?.answer().await;
-        let response = answered.map_err(|failure| self.failed(failure))?;
-        let (parts, ()) = response.into_parts();
+        // Asked again after every interim answer.
+        if self.response.is_none()
+            && let Some(mut request) = self.request.take()
+        {
+            let answering = async move {
+                let answered = request.answer().await;
+                (request, answered)
+            };
+            *self.answering.get_mut() = Some(answering.boxed());
+        }
+        let answered = poll_fn(|context| self.poll_answer(context)).await;
+        let (parts, ()) = answered.map_err(|failure| self.failed(failure))?.into_parts();
+        self.is_switched =
+            parts.status == StatusCode::SWITCHING_PROTOCOLS && self.caller_upgrade == Some(Upgrade::Http1);
         self.response = Some(ResponseHeader::from(parts));
-        self.ended = self.request()?.has_ended();
+        self.ended = !self.is_switched && self.request.as_ref().is_some_and(LogicalRequest::has_ended);
         Ok(())
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
+        if self.is_switched {
+            return self.read_tunnel().await;
+        }
         if self.ended {
             return Ok(None);
         }
@@ -185,12 +245,13 @@ impl Session for MeshSession {
     }
 
     fn take_request_body_writer(&mut self) -> Option<Box<dyn BodyWrite>> {
-        let (upload, trail) = (self.upload.take()?, Arc::clone(self.trail.as_ref()?));
-        Some(Box::new(Writer { upload, trail }))
+        let (upload, line) = (self.upload.take()?, self.line.take()?);
+        Some(Box::new(Writer { upload, line }))
     }
 
     async fn shutdown(&mut self, _code: u32, _reason: &str) {
         self.request = None;
+        *self.answering.get_mut() = None;
     }
 
     fn take_custom_message_reader(
@@ -218,7 +279,7 @@ impl Session for MeshSession {
     fn set_write_timeout(&mut self, _timeout: Option<Duration>) {}
 
     fn was_upgraded(&self) -> bool {
-        false
+        self.is_switched
     }
 
     fn digest(&self) -> Option<&Digest> {
@@ -250,33 +311,21 @@ impl Session for MeshSession {
     }
 }
 
-/// The client's half of the body.
+/// The client's half of the body. It never waits: nothing is read that there is no room for.
 struct Writer {
     upload: Arc<Upload>,
-    trail: Arc<Trail>,
+    line: Arc<Line>,
 }
 
 #[async_trait::async_trait]
 impl BodyWrite for Writer {
     async fn write_all_buf(&mut self, bytes: &mut Bytes) -> Result<()> {
         self.upload.push(bytes.split_to(bytes.len()));
-        loop {
-            let taken = self.upload.taken();
-            let room = timeout(STALL_MAX, poll_fn(|context| self.upload.poll_room(context))).await;
-            if room.is_ok() {
-                return Ok(());
-            }
-            if self.upload.taken() == taken {
-                let message = "the endpoint took nothing of the request body for 60 s";
-                self.trail.fail(Failure::new(ErrorCode::Deadline, message));
-                self.upload.abort();
-                return Error::e_explain(ErrorType::WriteTimedout, message);
-            }
-        }
+        Ok(())
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.upload.finish();
+        self.upload.finish(self.line.take_trailers());
         Ok(())
     }
 

@@ -4,12 +4,12 @@
 //! calls [`LogicalRequest::answer`] and then reads chunks. All waiting is in the endpoint's half, so that the client's half is free
 //! to notice that the client has left; both are dropped then, and with them streams, leases and tickets.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use penstock_dialect::reply::{ErrorCode, Framing, Reply};
 use penstock_model::snapshot::Protocol;
 use penstock_model::units::Moment;
@@ -93,7 +93,7 @@ impl LogicalRequest {
             let attempt_deadline = self.call.attempt_timeout.map(|span| clock::now() + span);
             let deadline = earlier(self.call.deadline, attempt_deadline);
             let head = self.head_for(ticket.as_ref(), retries + 1);
-            let sent = attempt::attempt(&self.pool, &place, terms, &head, &self.call.upload);
+            let sent = attempt::attempt(&self.pool, &place, terms, &head, &self.call);
             let failed = match bounded(deadline, sent).await {
                 Ok(Ok((response, answer))) if !is_unprocessed(&response, &place) => {
                     self.running = Some(Running { answer, place, deadline, _ticket: ticket });
@@ -134,7 +134,16 @@ impl LogicalRequest {
     pub async fn chunk(&mut self) -> Result<Chunk, Failure> {
         let Some(running) = &mut self.running else { return Ok(Chunk::End) };
         let deadline = running.deadline;
-        let failed = match bounded(deadline, running.answer.chunk()).await {
+        let line = &self.call.line;
+        let next = async {
+            poll_fn(|context| {
+                running.answer.poll_sending(context);
+                line.poll_outlet(context)
+            })
+            .await;
+            running.answer.chunk().await
+        };
+        let failed = match bounded(deadline, next).await {
             Ok(Ok(Some(bytes))) => return Ok(Chunk::Bytes(bytes)),
             Ok(Ok(None)) => return Ok(Chunk::End),
             Ok(Err(failed)) => failed,
@@ -271,7 +280,10 @@ impl LogicalRequest {
                 response.headers_mut().remove(name);
             }
         }
-        if response.status().as_u16() >= 400 || self.has_ended() {
+        let status = response.status();
+        let is_refused = status.as_u16() >= 400 || self.has_ended();
+        let goes_on = self.call.upgrade.is_none() || status == StatusCode::SWITCHING_PROTOCOLS;
+        if is_refused || !goes_on {
             self.call.upload.sink_unless_whole();
         } else {
             self.call.upload.settle();
@@ -288,6 +300,10 @@ impl LogicalRequest {
                 ErrorCode::Deadline,
                 format!("the route's `timeouts.{whose}` passed before the answer was complete"),
             );
+        }
+        if self.call.upload.has_stalled() {
+            let message = "the endpoint took nothing of the request body for 60 s";
+            return Failure::new(ErrorCode::Deadline, message);
         }
         if failed.fault.sent == Sent::Nothing {
             self.call.trail.is_unprocessed();

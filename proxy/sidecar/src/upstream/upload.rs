@@ -1,10 +1,11 @@
 //! The request body between the client's half of a request and the half that talks to an endpoint.
 //!
-//! The client's half pushes and waits for room; the endpoint's half takes, at its own pace. While the client's half waits, pingora
-//! neither passes answers on nor sees the client leave, so the window is wide: as wide as a held body, as long as the global budget
-//! grants the memory. What was sent is kept for a second attempt while it is small enough and memory is granted. Once an endpoint has refused, the body becomes a sink: what the client still sends is thrown away.
+//! The client's half pushes what it reads, and reads no more than there is room for; the endpoint's half takes, at its own pace.
+//! What was sent is kept for a second attempt while it is small enough and memory is granted. Once an endpoint has refused, the body
+//! becomes a sink: what the client still sends is thrown away.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +13,15 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::SendStream;
+use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use tokio::time::{Sleep, sleep};
 
-/// Bytes that may wait unsent before the client is slowed down, when the budget is used up.
-const WINDOW_BYTES_MIN: usize = 256 << 10;
-/// … and when it is not: the longest body that is held for its model.
-const WINDOW_BYTES_MAX: usize = 16 << 20;
+use crate::listen::line::STALL_MAX;
+
+/// Bytes that may wait unsent before nothing more is read.
+const WINDOW_BYTES: usize = 256 << 10;
 /// Most bytes kept for a second attempt. Peers keep 64 KiB, which long prompts exceed.
 const REPLAY_BYTES_MAX: usize = 4 << 20;
 
@@ -106,8 +109,12 @@ struct State {
     /// Sum of `chunks`, of which `held` is accounted.
     memory_bytes: usize,
     held: Held,
-    /// Grows with every chunk taken, so that a stall can be told from slowness.
-    taken: u64,
+    /// Runs while there is no room; starts anew with every chunk that the endpoint takes.
+    stall: Option<Pin<Box<Sleep>>>,
+    stalled: bool,
+    /// What follows the body, and whether the current attempt has sent it.
+    trailers: Option<HeaderMap>,
+    trailers_are_sent: bool,
     replay: Replay,
     turn: u32,
     ended: bool,
@@ -171,6 +178,10 @@ impl Http2 {
             if self.chunk.is_empty() {
                 match ready!(upload.poll_next(self.turn, context)) {
                     Next::Chunk(chunk) => self.chunk = chunk,
+                    Next::Trailers(trailers) => {
+                        drop(self.stream.send_trailers(trailers));
+                        return Poll::Ready(());
+                    }
                     Next::End => {
                         // Fails when the peer has reset the stream, which the answer tells too.
                         drop(self.stream.send_data(Bytes::new(), true));
@@ -183,6 +194,10 @@ impl Http2 {
                         return Poll::Ready(());
                     }
                 }
+            }
+            if upload.is_aborted() {
+                self.stream.send_reset(h2::Reason::CANCEL);
+                return Poll::Ready(());
             }
             self.stream.reserve_capacity(self.chunk.len());
             let room = match ready!(self.stream.poll_capacity(context)) {
@@ -203,6 +218,8 @@ impl Http2 {
 pub enum Next {
     /// Bytes to send.
     Chunk(Bytes),
+    /// Fields after the last byte; nothing follows.
+    Trailers(HeaderMap),
     /// That was all.
     End,
     /// The endpoint has answered and wants no more; send nothing.
@@ -218,7 +235,16 @@ pub struct Aborted;
 
 impl Upload {
     /// A body of which `chunks` are there already, accounted in `held`.
-    pub fn new(chunks: VecDeque<Bytes>, held: Held, ended: bool) -> Arc<Self> {
+    pub fn new(chunks: VecDeque<Bytes>, held: Held) -> Arc<Self> {
+        Self::with_end(chunks, held, false, None)
+    }
+
+    /// A body that is there already, with what follows it.
+    pub fn whole(chunks: VecDeque<Bytes>, held: Held, trailers: Option<HeaderMap>) -> Arc<Self> {
+        Self::with_end(chunks, held, true, trailers)
+    }
+
+    fn with_end(chunks: VecDeque<Bytes>, held: Held, ended: bool, trailers: Option<HeaderMap>) -> Arc<Self> {
         let unsent_bytes = chunks.iter().map(Bytes::len).sum();
         Arc::new(Self {
             state: Mutex::new(State {
@@ -227,7 +253,10 @@ impl Upload {
                 next: 0,
                 unsent_bytes,
                 held,
-                taken: 0,
+                stall: None,
+                stalled: false,
+                trailers,
+                trailers_are_sent: false,
                 replay: Replay::Whole,
                 turn: 0,
                 ended,
@@ -272,21 +301,38 @@ impl Upload {
     }
 
     /// The client has sent everything.
-    pub fn finish(&self) {
+    pub fn finish(&self, trailers: Option<HeaderMap>) {
         let mut state = self.state.lock();
-        state.ended = true;
+        if state.fate == Fate::Wanted {
+            state.ended = true;
+            state.trailers = trailers;
+        }
         state.wake_taker();
     }
 
-    /// Ready when the client may send more. Sends meanwhile: the other half may be waiting for this one.
+    /// Ready when more may be read from the client. Sends meanwhile: the other half may be waiting for this one. An endpoint that takes
+    /// nothing for too long is given up.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         self.poll_http2(context);
         let mut state = self.state.lock();
-        if state.fate != Fate::Wanted || state.has_room() {
+        if state.ended || state.fate != Fate::Wanted || state.has_room() {
+            return Poll::Ready(());
+        }
+        let stall = state.stall.get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
+        if stall.as_mut().poll(context).is_ready() {
+            state.end(Fate::Aborted);
+            state.stalled = true;
+            // The endpoint's half may have been polled before this one, and must see it.
+            context.waker().wake_by_ref();
             return Poll::Ready(());
         }
         state.wants_room = Some(context.waker().clone());
         Poll::Pending
+    }
+
+    /// The endpoint took nothing for too long.
+    pub fn has_stalled(&self) -> bool {
+        self.state.lock().stalled
     }
 
     /// The right to take the body, for the attempt that begins now; an earlier attempt's is void after [`rewind`](Self::rewind).
@@ -307,6 +353,10 @@ impl Upload {
             }
         }
         let Some(chunk) = state.chunks.get(state.next).cloned() else {
+            if let Some(trailers) = state.unsent_trailers().cloned() {
+                state.trailers_are_sent = true;
+                return Poll::Ready(Next::Trailers(trailers));
+            }
             if state.ended {
                 return Poll::Ready(Next::End);
             }
@@ -314,7 +364,7 @@ impl Upload {
             return Poll::Pending;
         };
         state.unsent_bytes -= chunk.len();
-        state.taken += 1;
+        state.stall = None;
         if state.replay == Replay::Whole {
             state.next += 1;
         } else {
@@ -329,15 +379,14 @@ impl Upload {
         Poll::Ready(Next::Chunk(chunk))
     }
 
-    /// How many chunks were taken so far.
-    pub fn taken(&self) -> u64 {
-        self.state.lock().taken
-    }
-
     /// The client has sent everything and the endpoint was handed all of it.
     pub fn is_whole(&self) -> bool {
         let state = self.state.lock();
-        state.fate == Fate::Wanted && state.ended && state.next >= state.chunks.len()
+        state.fate == Fate::Wanted && state.is_handed_over()
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.state.lock().fate == Fate::Aborted
     }
 
     /// Starts over for another attempt; false when what was sent is no longer there.
@@ -347,6 +396,7 @@ impl Upload {
             return false;
         }
         state.next = 0;
+        state.trailers_are_sent = false;
         state.turn += 1;
         state.unsent_bytes = state.chunks.iter().map(Bytes::len).sum();
         state.wake_taker();
@@ -361,7 +411,7 @@ impl Upload {
     /// The endpoint has answered and wants no more of it. A body that was sent whole stays as it is.
     pub fn sink_unless_whole(&self) {
         let mut state = self.state.lock();
-        if state.ended && state.next >= state.chunks.len() {
+        if state.is_handed_over() {
             return state.forget_sent();
         }
         state.end(Fate::Sink);
@@ -374,8 +424,17 @@ impl Upload {
 }
 
 impl State {
+    fn is_handed_over(&self) -> bool {
+        self.ended && self.next >= self.chunks.len() && self.unsent_trailers().is_none()
+    }
+
+    fn unsent_trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref().filter(|_| !self.trailers_are_sent)
+    }
+
     fn end(&mut self, fate: Fate) {
         self.fate = fate;
+        self.stall = None;
         self.replay = Replay::Gone;
         self.chunks.clear();
         self.next = 0;
@@ -395,8 +454,7 @@ impl State {
     }
 
     fn has_room(&self) -> bool {
-        let is_accounted = self.held.bytes >= self.memory_bytes as u64;
-        self.unsent_bytes <= if is_accounted { WINDOW_BYTES_MAX } else { WINDOW_BYTES_MIN }
+        self.unsent_bytes <= WINDOW_BYTES
     }
 
     fn wake_taker(&mut self) {
@@ -416,13 +474,19 @@ impl State {
 #[derive(Debug)]
 pub struct UploadBody {
     upload: Arc<Upload>,
-    turn: Turn,
+    /// Absent when the request has no body, and what the caller sends goes another way.
+    turn: Option<Turn>,
 }
 
 impl UploadBody {
     /// For the attempt that begins now.
     pub fn new(upload: &Arc<Upload>) -> Self {
-        Self { upload: Arc::clone(upload), turn: upload.turn() }
+        Self { upload: Arc::clone(upload), turn: Some(upload.turn()) }
+    }
+
+    /// Nothing.
+    pub fn none(upload: &Arc<Upload>) -> Self {
+        Self { upload: Arc::clone(upload), turn: None }
     }
 }
 
@@ -434,8 +498,10 @@ impl Body for UploadBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.upload.poll_next(self.turn, context) {
+        let Some(turn) = self.turn else { return Poll::Ready(None) };
+        match self.upload.poll_next(turn, context) {
             Poll::Ready(Next::Chunk(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Poll::Ready(Next::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
             Poll::Ready(Next::End) => Poll::Ready(None),
             Poll::Ready(Next::Aborted) => Poll::Ready(Some(Err(Aborted))),
             // An error would tear the connection down while the answer is still being read from it.
@@ -444,18 +510,29 @@ impl Body for UploadBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.upload.is_whole()
+        self.turn.is_none() || self.upload.is_whole()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.turn.is_none() {
+            return SizeHint::with_exact(0);
+        }
         let state = self.upload.state.lock();
-        if state.ended { SizeHint::with_exact(state.unsent_bytes as u64) } else { SizeHint::default() }
+        // With trailers it must be sent in chunks.
+        if state.ended && state.trailers.is_none() {
+            SizeHint::with_exact(state.unsent_bytes as u64)
+        } else {
+            SizeHint::default()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::time::{Instant, timeout};
 
     use super::*;
 
@@ -464,7 +541,7 @@ mod tests {
         let mut held = Held::none(&budget);
         let chunks: VecDeque<_> = chunks.iter().map(|chunk| Bytes::from_static(chunk.as_bytes())).collect();
         assert!(held.grow(chunks.iter().map(Bytes::len).sum()));
-        (budget, Upload::new(chunks, held, false))
+        (budget, Upload::new(chunks, held))
     }
 
     async fn take(upload: &Upload) -> Next {
@@ -485,7 +562,7 @@ mod tests {
         assert_eq!(take(&upload).await, chunk("held"));
         assert_eq!(take(&upload).await, chunk("more"));
         assert_eq!(budget.held_bytes(), 8);
-        upload.finish();
+        upload.finish(None);
         assert_eq!(take(&upload).await, Next::End);
         assert!(upload.is_whole());
         drop(upload);
@@ -512,18 +589,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_client_waits_only_past_the_window_and_never_for_a_sink() {
-        for (budget_bytes, window_bytes) in [(0, WINDOW_BYTES_MIN), (1 << 30, WINDOW_BYTES_MAX)] {
-            let (_, upload) = upload(budget_bytes, &[]);
-            upload.push(Bytes::from(vec![0; window_bytes]));
-            poll_fn(|cx| upload.poll_room(cx)).await;
-            upload.push(Bytes::from_static(b"x"));
-            let waits = poll_fn(|cx| Poll::Ready(upload.poll_room(cx).is_pending())).await;
-            assert!(waits, "{budget_bytes}");
-            upload.sink_unless_whole();
-            poll_fn(|cx| upload.poll_room(cx)).await;
-            upload.push(Bytes::from_static(b"ignored"));
-            assert_eq!(take(&upload).await, Next::Unwanted);
+    async fn no_more_is_read_than_the_window_and_a_sink_takes_anything() {
+        let (_, upload) = upload(1 << 30, &[]);
+        upload.push(Bytes::from(vec![0; WINDOW_BYTES]));
+        poll_fn(|cx| upload.poll_room(cx)).await;
+        upload.push(Bytes::from_static(b"x"));
+        let waits = poll_fn(|cx| Poll::Ready(upload.poll_room(cx).is_pending())).await;
+        assert!(waits);
+        upload.sink_unless_whole();
+        poll_fn(|cx| upload.poll_room(cx)).await;
+        upload.push(Bytes::from_static(b"ignored"));
+        assert_eq!(take(&upload).await, Next::Unwanted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
+        let (_, upload) = upload(0, &[]);
+        let began = Instant::now();
+        for _ in 0..4 {
+            upload.push(Bytes::from(vec![0; WINDOW_BYTES]));
+        }
+        for _ in 0..2 {
+            let waited =
+                timeout(STALL_MAX - Duration::from_secs(1), poll_fn(|cx| upload.poll_room(cx))).await;
+            assert!(waited.is_err() && !upload.has_stalled());
+            assert!(matches!(take(&upload).await, Next::Chunk(_)));
+        }
+        poll_fn(|cx| upload.poll_room(cx)).await;
+        assert!(upload.has_stalled());
+        assert_eq!(began.elapsed(), STALL_MAX * 3 - Duration::from_secs(2));
+        assert_eq!(take(&upload).await, Next::Aborted);
+    }
+
+    #[tokio::test]
+    async fn trailers_follow_the_last_byte_in_every_attempt() {
+        let (_, upload) = upload(100, &["held"]);
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
+        upload.finish(Some(trailers.clone()));
+        for _ in 0..2 {
+            assert_eq!(take(&upload).await, chunk("held"));
+            assert!(!upload.is_whole(), "the end of the stream must wait for them");
+            assert_eq!(take(&upload).await, Next::Trailers(trailers.clone()));
+            assert!(upload.is_whole());
+            assert!(upload.rewind());
         }
     }
 

@@ -1,0 +1,74 @@
+//! Keep-alive, early answers and interim answers of HTTP/1.1.
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::beside::{Sidecar, application, head, read_exactly};
+
+#[tokio::test]
+async fn one_connection_serves_one_request_after_another() {
+    let application = application(|mut stream| async move {
+        while head(&mut stream).await.starts_with("GET /") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+    })
+    .await;
+    let sidecar = Sidecar::before(application).await;
+    let mut stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    for path in ["/a", "/b", "/c"] {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: app\r\n\r\n").as_bytes()).await.unwrap();
+        assert!(head(&mut stream).await.starts_with("HTTP/1.1 200 "), "{path}");
+        assert_eq!(read_exactly(&mut stream, 2).await, b"ok", "{path}");
+    }
+    // A refusal that costs nothing does not cost the connection either.
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: nobody\r\n\r\n").await.unwrap();
+    let refused = head(&mut stream).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 404 ") && refused.contains("x-penstock-error: no_route"),
+        "{refused}"
+    );
+    drop(stream);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn an_early_answer_arrives_whole_while_the_upload_is_running() {
+    let application = application(|mut stream| async move {
+        if head(&mut stream).await.starts_with("POST /") {
+            let body = "x".repeat(100_000);
+            let answer =
+                format!("HTTP/1.1 413 Payload Too Large\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // Neither read on nor closed: the sidecar must not wait for either.
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let sidecar = Sidecar::before(application).await;
+    let mut stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    stream.write_all(b"POST /up HTTP/1.1\r\nhost: app\r\ncontent-length: 100000000\r\n\r\n").await.unwrap();
+    stream.write_all(&vec![b'z'; 1_000_000]).await.unwrap();
+    let answer = head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert_eq!(read_exactly(&mut stream, 100_000).await, vec![b'x'; 100_000]);
+    drop(stream);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_after_our_own_100_continue_is_still_told() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let sidecar = Sidecar::that_looks_for_models(nobody).await;
+    let mut stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    // Asked for by us, because the model is looked for in the body.
+    let request = "POST /v1/completions HTTP/1.1\r\nhost: app\r\nexpect: 100-continue\r\ncontent-type: application/json\r\n\
+                   content-length: 13\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let interim = head(&mut stream).await;
+    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+    stream.write_all(b"{\"model\":\"m\"}").await.unwrap();
+    let answer = head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("x-penstock-error: connect"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    sidecar.stop().await;
+}
