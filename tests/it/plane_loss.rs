@@ -1,5 +1,7 @@
 //! The control plane may go, come back, or be told nonsense: requests do not notice.
 
+use std::net::SocketAddr;
+
 use penstock_tests::client::{self, Connection, Version};
 use penstock_tests::documents::{Document, Endpoint, backend, file, reference, route};
 use penstock_tests::engine::chat;
@@ -8,6 +10,7 @@ use penstock_tests::mesh::{Mesh, Served};
 use penstock_tests::sidecar::Sidecar;
 use penstock_tests::wait::{eventually, within};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 const ENOUGH: u64 = 100;
 
@@ -267,4 +270,41 @@ async fn a_sidecar_is_ready_only_with_the_whole_of_its_first_snapshot() {
         let answer = client::post(late.outbound(), "/v1/chat/completions", &small()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+}
+
+/// Responses with endpoints that the control plane has sent so far.
+async fn sent(mesh: &Mesh) -> f64 {
+    mesh.plane.metrics().await.sum("penstock_xds_messages_total", &[("type", "endpoints")])
+}
+
+#[tokio::test]
+async fn ten_thousand_endpoints_come_and_one_goes_and_no_request_notices() {
+    const ENDPOINTS: u16 = 10_000;
+    let mesh = Mesh::start().await;
+    let (a, b, web) = two_engines(&mesh).await;
+    let sidecars = [&a.sidecar, &b.sidecar, &web];
+    let chat = || backend("chat", &[a.endpoint(), b.endpoint()]).with("default", true);
+    let far = |number: u16| Endpoint {
+        address: SocketAddr::from(([127, 9, 0, 1], 10_000 + number)),
+        sidecar: None,
+    };
+    let crowd: Vec<Endpoint> = (0..ENDPOINTS).map(far).collect();
+    let known = async || web.page("/clusters").await.to_string().matches("127.9.0.1:").count();
+
+    let load = Load::start(web.outbound());
+    load.more(ENOUGH).await;
+    let began = Instant::now();
+    mesh.publish(&[chat(), backend("crowd", &crowd)], &sidecars).await;
+    println!("{ENDPOINTS} endpoints reach three sidecars in {:?}", began.elapsed());
+    assert_eq!(known().await, usize::from(ENDPOINTS));
+    let before = sent(&mesh).await;
+
+    let began = Instant::now();
+    mesh.publish(&[chat(), backend("crowd", &crowd[1..])], &sidecars).await;
+    let responses = sent(&mesh).await - before;
+    println!("one removal in {:?}", began.elapsed());
+    assert_eq!(responses, 3.0, "one to each sidecar");
+    assert_eq!(known().await, usize::from(ENDPOINTS) - 1);
+    load.more(ENOUGH).await;
+    none(&load.end().await);
 }

@@ -14,12 +14,16 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Server
 use time::{Duration, OffsetDateTime};
 
 /// Who signs.
-pub struct Authority(Issuer<'static, KeyPair>);
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root_pem: String,
+}
 
 /// A certificate and its key.
 #[derive(Debug)]
 pub struct Leaf {
     certificate: CertificateDer<'static>,
+    pem: String,
     key: KeyPair,
 }
 
@@ -32,7 +36,8 @@ impl Authority {
         let read =
             |name: &str| std::fs::read_to_string(state_dir.join(name)).expect("a file of the authority");
         let key = KeyPair::from_pem(&read("ca-key.pem")).expect("a key");
-        Self(Issuer::from_ca_cert_pem(&read("root.pem"), key).expect("a root certificate"))
+        let root_pem = read("root.pem");
+        Self { issuer: Issuer::from_ca_cert_pem(&root_pem, key).expect("a root certificate"), root_pem }
     }
 
     /// An authority that nobody trusts.
@@ -43,7 +48,14 @@ impl Authority {
         let mut params = params(&["spiffe://cluster.local"]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        Self(Issuer::new(params, KeyPair::generate().expect("a key")))
+        let key = KeyPair::generate().expect("a key");
+        let root_pem = params.self_signed(&key).expect("a root certificate").pem();
+        Self { issuer: Issuer::new(params, key), root_pem }
+    }
+
+    /// Its own certificate.
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
     }
 
     /// A good leaf for this SPIFFE ID.
@@ -64,8 +76,8 @@ impl Authority {
     /// When that cannot be signed.
     pub fn sign(&self, params: &CertificateParams) -> Leaf {
         let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate").der().clone();
-        Leaf { certificate, key }
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Leaf { pem: certificate.pem(), certificate: certificate.der().clone(), key }
     }
 }
 
@@ -97,6 +109,11 @@ pub fn from_now(seconds: i64) -> OffsetDateTime {
 }
 
 impl Leaf {
+    /// The certificate and its key as files hold them.
+    pub fn pem(&self) -> (&str, String) {
+        (&self.pem, self.key.serialize_pem())
+    }
+
     fn key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
     }

@@ -141,3 +141,79 @@ impl Follower {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use penstock_model::settings::AccessLog;
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+        SanType,
+    };
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::sign::CertifiedKey;
+
+    use super::*;
+    use crate::identity::tls::{Material, provider};
+
+    fn params(usages: &[KeyUsagePurpose]) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.key_usages = usages.to_vec();
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+
+    /// A root, and a leaf of it. All roots here have one name, as all of a control plane have.
+    fn root() -> (CertificateDer<'static>, Material) {
+        let mut params = params(&[KeyUsagePurpose::KeyCertSign]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap().der().clone();
+        let issuer = Issuer::new(params, key);
+        let mut params = self::params(&[KeyUsagePurpose::DigitalSignature]);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names =
+            vec![SanType::URI("spiffe://mesh.test/ns/default/sa/web".try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let key = provider().key_provider.load_private_key(key).unwrap();
+        let certificate = Some(Arc::new(CertifiedKey::new(vec![leaf], key)));
+        let trust = Trust::new(std::slice::from_ref(&root), "mesh.test".into()).unwrap();
+        (root, Material { certificate, not_after: Duration::MAX, trust })
+    }
+
+    #[test]
+    fn a_leaf_that_nobody_believes_any_more_is_asked_for_anew_and_no_other() {
+        let (old, material) = root();
+        let (new, _) = root();
+        let identity = Identity::new();
+        identity.install(material, identity.ask());
+        let telemetry = Telemetry::new(&AccessLog::Off).unwrap();
+        let follower = Follower { node: "web".to_owned(), identity: Arc::clone(&identity), telemetry };
+        for (version, roots, is_asked) in
+            [("1", vec![&old], false), ("2", vec![&old, &new], false), ("3", vec![&new], true)]
+        {
+            let roots = roots.into_iter().map(|root| root.to_vec()).collect();
+            let bundle = TrustBundleResponse { version: version.to_owned(), roots };
+            follower.adopt(&bundle, &"mesh.test".into()).unwrap();
+            assert_eq!(identity.renewal.notified().now_or_never().is_some(), is_asked, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_cannot_be_used_changes_nothing() {
+        let (old, material) = root();
+        let identity = Identity::new();
+        identity.install(material, identity.ask());
+        let before = identity.status();
+        let telemetry = Telemetry::new(&AccessLog::Off).unwrap();
+        let follower = Follower { node: "web".to_owned(), identity: Arc::clone(&identity), telemetry };
+        for roots in [vec![], vec![b"nonsense".to_vec()], vec![old.to_vec(), old[..40].to_vec()]] {
+            let bundle = TrustBundleResponse { version: "2".to_owned(), roots };
+            follower.adopt(&bundle, &"mesh.test".into()).unwrap_err();
+            assert_eq!(identity.status(), before);
+        }
+    }
+}
