@@ -117,6 +117,8 @@ impl Exchange {
                 let told = came.windows(ERROR_EVENT.len()).position(|window| window == ERROR_EVENT);
                 let engine_s = &came[..told.unwrap_or(came.len())];
                 assert!(whole.starts_with(engine_s), "{what}: {text}");
+                let is_between = engine_s.is_empty() || engine_s.ends_with(b"\n\n");
+                assert!(told.is_none() || is_between, "{what}: an error inside an event: {text}");
                 match told.filter(|_| seen.is_whole) {
                     Some(at) => assert!(is_dialect_error(&came[at + b"data: ".len()..]), "{what}: {text}"),
                     None => assert!(!seen.is_whole, "{what}: it looks whole: {text}"),

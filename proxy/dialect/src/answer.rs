@@ -18,6 +18,8 @@ pub(crate) enum Mark {
     Text,
     /// A tool call or a part of one: content when it is an object.
     Call,
+    /// A generated token, given as a number.
+    Token,
     Error,
     /// The type of the event.
     Kind,
@@ -33,7 +35,8 @@ pub enum Piece {
     Error,
     /// Generated text, reasoning or tool calls.
     Content {
-        /// How many deltas of the event are not empty: more than one with several choices, or text beside a tool call.
+        /// How many deltas of the event are not empty: more than one with several choices, or text beside a tool call. Tokens given
+        /// as numbers are one each.
         deltas: u32,
     },
     /// Token counts and nothing generated.
@@ -149,7 +152,7 @@ impl Sink<Mark> for Event {
     fn value(&mut self, mark: Mark, value: Value<'_>) -> Result<(), Defect> {
         match (mark, value) {
             (Mark::Text, Value::Text(clip)) if !clip.bytes.is_empty() => self.deltas += 1,
-            (Mark::Call, Value::Object) => self.deltas += 1,
+            (Mark::Call, Value::Object) | (Mark::Token, Value::Number(_)) => self.deltas += 1,
             (Mark::Role, Value::Text(_)) => self.has_role = true,
             (Mark::Error, Value::Object | Value::Text(_)) => self.has_error = true,
             (Mark::Last, Value::Bool(true) | Value::Text(_)) => self.is_last = true,

@@ -14,7 +14,7 @@ use crate::path;
 /// Path suffixes that name a dialect. The longest that fits wins.
 ///
 /// llama.cpp serves OpenAI's chat without `/v1` too; its own `/completions` is not OpenAI's.
-const SUFFIXES: [(&str, Dialect); 29] = [
+const SUFFIXES: [(&str, Dialect); 35] = [
     ("/chat/completions", Dialect::OpenAiChat),
     ("/v1/completions", Dialect::OpenAiCompletions),
     ("/v1/embeddings", Dialect::OpenAiEmbeddings),
@@ -41,9 +41,15 @@ const SUFFIXES: [(&str, Dialect); 29] = [
     ("/score", Dialect::Pooling),
     ("/pooling", Dialect::Pooling),
     ("/classify", Dialect::Pooling),
+    ("/tokenize", Dialect::Pooling),
+    ("/detokenize", Dialect::Pooling),
     // gRPC.
     (INFER, Dialect::OipGrpc),
     (INFER_STREAM, Dialect::OipGrpcStream),
+    ("/inference.GRPCInferenceService/ModelReady", Dialect::OipGrpcModel),
+    ("/inference.GRPCInferenceService/ModelMetadata", Dialect::OipGrpcModel),
+    ("/inference.GRPCInferenceService/ModelConfig", Dialect::OipGrpcModel),
+    ("/inference.GRPCInferenceService/ModelStatistics", Dialect::OipGrpcModel),
     // The Open Inference Protocol, after its model: see `named`.
     ("/infer", Dialect::OipInfer),
 ];
@@ -56,23 +62,78 @@ const INFER_STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 /// `path` is the request target, with or without a query; `content_type` the header's value, if there is one.
 #[must_use]
 pub fn detect(method: &str, path: &str, content_type: Option<&str>) -> Dialect {
-    if method != "POST" {
-        return Dialect::Http;
-    }
     let path = path::decoded(path);
+    match method {
+        "POST" => posted(&path, content_type),
+        "GET" if is_about_a_model(&path) => Dialect::OipModel,
+        _ => Dialect::Http,
+    }
+}
+
+fn posted(path: &[u8], content_type: Option<&str>) -> Dialect {
     let found = SUFFIXES
         .iter()
         .filter(|(suffix, _)| path.ends_with(suffix.as_bytes()))
         .max_by_key(|(suffix, _)| suffix.len())
         .map_or(Dialect::Http, |&(_, dialect)| dialect);
     let fits = match (found, content_type.map_or(Media::Other, Media::of)) {
-        (Dialect::OipInfer, media) => media != Media::Multipart && path::named(&path).is_some(),
-        (Dialect::OipGrpc | Dialect::OipGrpcStream, media) => media == Media::Grpc,
+        (Dialect::OipInfer, media) => {
+            media != Media::Multipart && path::named(path).is_some_and(|named| named.verb.is_some())
+        }
+        (Dialect::OipGrpc | Dialect::OipGrpcStream | Dialect::OipGrpcModel, media) => media == Media::Grpc,
         (Dialect::OpenAiAudio, media) => media == Media::Multipart,
         (_, media) => !matches!(media, Media::Multipart | Media::Grpc),
     };
     if fits { found } else { Dialect::Http }
 }
+
+/// `/v2/models/stats` is about all models.
+fn is_about_a_model(path: &[u8]) -> bool {
+    path::named(path).is_some_and(|named| match named.verb {
+        None => named.model != "stats",
+        Some(verb) => matches!(verb, "ready" | "config" | "stats"),
+    })
+}
+
+/// Whose errors the client of a path reads, whatever its method: clients of a dialect also ask for lists of models, for readiness, for
+/// an answer that was given before. [`Dialect::Http`] where nobody is known.
+#[must_use]
+pub fn family(path: &str) -> Dialect {
+    let path = path::decoded(path);
+    let found = FAMILIES.iter().find(|(segments, _)| path::has(&path, segments));
+    found.map_or(Dialect::Http, |&(_, dialect)| dialect)
+}
+
+/// What stands in the paths of a family; the first that fits. (Anthropic's list of models is OpenAI's path; its client reads both.)
+const FAMILIES: [(&str, Dialect); 27] = [
+    ("/v1/messages", Dialect::AnthropicMessages),
+    ("/v1/responses", Dialect::OpenAiResponses),
+    ("/v1/models", Dialect::OpenAiChat),
+    ("/v1/chat/completions", Dialect::OpenAiChat),
+    ("/v1/completions", Dialect::OpenAiCompletions),
+    ("/v1/embeddings", Dialect::OpenAiEmbeddings),
+    ("/v1/audio", Dialect::OpenAiAudio),
+    ("/v1/images", Dialect::OpenAiChat),
+    ("/v1/files", Dialect::OpenAiChat),
+    ("/v1/batches", Dialect::OpenAiChat),
+    ("/v1/moderations", Dialect::OpenAiChat),
+    ("/v1/conversations", Dialect::OpenAiChat),
+    ("/v2/health", Dialect::OipModel),
+    ("/v2/models", Dialect::OipModel),
+    ("/v2/repository", Dialect::OipModel),
+    ("/v2/systemsharedmemory", Dialect::OipModel),
+    ("/v2/cudasharedmemory", Dialect::OipModel),
+    ("/v2", Dialect::OipModel),
+    ("/api/tags", Dialect::OllamaChat),
+    ("/api/ps", Dialect::OllamaChat),
+    ("/api/show", Dialect::OllamaChat),
+    ("/api/version", Dialect::OllamaChat),
+    ("/api/pull", Dialect::OllamaChat),
+    ("/api/push", Dialect::OllamaChat),
+    ("/api/create", Dialect::OllamaChat),
+    ("/api/copy", Dialect::OllamaChat),
+    ("/api/delete", Dialect::OllamaChat),
+];
 
 #[cfg(test)]
 mod tests {
@@ -112,7 +173,10 @@ mod tests {
             ("POST", "/xcompletions", JSON, Dialect::Http),
             ("POST", "/v1/responses/resp_1/cancel", JSON, Dialect::Http),
             ("POST", "/v1/messages/batches", JSON, Dialect::Http),
-            ("GET", "/v2/models/bert/ready", None, Dialect::Http),
+            ("GET", "/v2/models/bert/infer", None, Dialect::Http),
+            ("GET", "/v2/models/stats", None, Dialect::Http),
+            ("GET", "/v2/models", None, Dialect::Http),
+            ("POST", "/v2/models/bert/ready", JSON, Dialect::Http),
             ("POST", "/v2/models/infer", JSON, Dialect::Http),
             ("POST", "/v2/models/a%2Fb/infer", JSON, Dialect::Http),
             ("POST", "/api/show", JSON, Dialect::Http),
@@ -135,7 +199,12 @@ mod tests {
             ("POST", "/anthropic/v1/messages/count_tokens?beta=true", JSON, Dialect::AnthropicMessages),
             ("POST", "/v2/models/bert/versions/1/infer", JSON, Dialect::OipInfer),
             ("POST", "/v2/models/bert/infer", Some("application/octet-stream"), Dialect::OipInfer),
+            ("GET", "/v2/models/bert", None, Dialect::OipModel),
+            ("GET", "/v2/models/bert/versions/1/ready?x", None, Dialect::OipModel),
+            ("GET", "/team/v2/models/bert/config", None, Dialect::OipModel),
+            ("GET", "/v2/models/bert/stats", None, Dialect::OipModel),
             ("POST", "/v2/models/llm/generate", JSON, Dialect::Generate),
+            ("POST", "/inference/v1/generate", JSON, Dialect::Generate),
             ("POST", "/v2/models/llm/generate_stream", JSON, Dialect::Generate),
             ("POST", "/generate", JSON, Dialect::Generate),
             ("POST", "/completion", JSON, Dialect::LlamaCpp),
@@ -150,6 +219,8 @@ mod tests {
             ("POST", "/score", JSON, Dialect::Pooling),
             ("POST", "/v1/classify", JSON, Dialect::Pooling),
             ("POST", "/pooling", JSON, Dialect::Pooling),
+            ("POST", "/tokenize", JSON, Dialect::Pooling),
+            ("POST", "/detokenize", JSON, Dialect::Pooling),
         ]);
     }
 
@@ -163,7 +234,20 @@ mod tests {
             ("POST", INFER, Some("application/grpc+json"), Dialect::Http),
             ("POST", INFER, Some("application/grpc-web"), Dialect::Http),
             ("POST", INFER, JSON, Dialect::Http),
-            ("POST", "/inference.GRPCInferenceService/ModelReady", Some("application/grpc"), Dialect::Http),
+            (
+                "POST",
+                "/inference.GRPCInferenceService/ModelReady",
+                Some("application/grpc"),
+                Dialect::OipGrpcModel,
+            ),
+            (
+                "POST",
+                "/inference.GRPCInferenceService/ModelMetadata",
+                Some("application/grpc"),
+                Dialect::OipGrpcModel,
+            ),
+            ("POST", "/inference.GRPCInferenceService/ModelReady", JSON, Dialect::Http),
+            ("POST", "/inference.GRPCInferenceService/ServerReady", Some("application/grpc"), Dialect::Http),
             ("POST", "/v1/audio/transcriptions", form, Dialect::OpenAiAudio),
             ("POST", "/v1/audio/translations", form, Dialect::OpenAiAudio),
             ("POST", "/v1/audio/translations", JSON, Dialect::Http),
@@ -196,5 +280,24 @@ mod tests {
             ("POST", "/%zz%/v1/completions", JSON, Dialect::OpenAiCompletions),
             ("POST", "/v1/completions%", JSON, Dialect::Http),
         ]);
+    }
+
+    #[test]
+    fn a_path_that_asks_nothing_of_a_model_has_its_family() {
+        for (path, expected) in [
+            ("/v1/models", Dialect::OpenAiChat),
+            ("/proxy/v1/models/llama?x=1", Dialect::OpenAiChat),
+            ("/v1/responses/resp_1/cancel", Dialect::OpenAiResponses),
+            ("/v1/messages/batches", Dialect::AnthropicMessages),
+            ("/v2", Dialect::OipModel),
+            ("/v2/health/ready", Dialect::OipModel),
+            ("/v2/models/bert/anything", Dialect::OipModel),
+            ("/api/tags", Dialect::OllamaChat),
+            ("/api/tagsx", Dialect::Http),
+            ("/v1/users", Dialect::Http),
+            ("/", Dialect::Http),
+        ] {
+            assert_eq!(family(path), expected, "{path}");
+        }
     }
 }

@@ -37,13 +37,25 @@ impl Cutter {
     pub fn push(&mut self, chunk: &[u8], mut on_event: impl FnMut(Event<'_>)) {
         match &mut self.0 {
             Cut::Events(splitter) => splitter.push(chunk, on_event),
-            Cut::Lines(lines) => lines.push(chunk, |line| match line {
-                Line::Whole(data) => on_event(Event::Message { name: None, data }),
-                Line::Oversized(bytes) => on_event(Event::Oversized { name: None, bytes }),
-            }),
+            Cut::Lines(lines) => lines.push(chunk, |line| on_event(event(line))),
             Cut::Messages(frames) => {
                 frames.push(chunk, |beginning| on_event(Event::Message { name: None, data: beginning }));
             }
         }
+    }
+
+    /// The stream has ended. Only lines may lack their end: an event or message without one was cut, and is nobody's.
+    pub fn end(&mut self, mut on_event: impl FnMut(Event<'_>)) {
+        match &mut self.0 {
+            Cut::Lines(lines) => lines.end(|line| on_event(event(line))),
+            Cut::Events(_) | Cut::Messages(_) => {}
+        }
+    }
+}
+
+fn event(line: Line<'_>) -> Event<'_> {
+    match line {
+        Line::Whole(data) => Event::Message { name: None, data },
+        Line::Oversized(bytes) => Event::Oversized { name: None, bytes },
     }
 }

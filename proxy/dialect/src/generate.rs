@@ -1,13 +1,16 @@
-//! `/generate`, a path that three engines serve in ways of their own: Triton (with the model in the path), TGI and SGLang.
+//! `/generate`, a path that four engines serve in ways of their own: Triton (with the model in the path), TGI, SGLang and vLLM
+//! (`/inference/v1/generate`, tokens in and out).
 //!
 //! | | prompt | cap | an event | the last event |
 //! |---|---|---|---|---|
 //! | Triton | `text_input` | `max_tokens` | `text_output` | not marked |
 //! | TGI | `inputs` | `parameters.max_new_tokens` | `token.text` | `generated_text`, with `details` |
 //! | SGLang | `text`, `input_ids` | `sampling_params.max_new_tokens` | `text`, all of it so far, and `meta_info` | `[DONE]` |
+//! | vLLM | `token_ids` | `sampling_params.max_tokens` | `choices[].token_ids` | `[DONE]` |
 
 use crate::answer::Mark;
 use crate::json::Shape;
+use crate::openai;
 use crate::reply::words::Words;
 use crate::scan::Wanted;
 use crate::tables::{Answer, Events, Request, Streams, Tables};
@@ -28,6 +31,7 @@ pub(crate) static GENERATE: Tables = Tables {
 };
 
 static BODY: Shape<Wanted> = Shape::object(&[
+    ("model", Shape::value(Wanted::ModelUnlessInPath)),
     ("stream", Shape::value(Wanted::Stream)),
     ("max_tokens", Shape::value(Wanted::OutputCap("max_tokens"))),
     ("parameters", Shape::object(CAPS)),
@@ -37,7 +41,10 @@ static BODY: Shape<Wanted> = Shape::object(&[
     ("text", Shape::text(Wanted::Text(2))),
     ("prompt", Shape::text(Wanted::Text(3))),
     ("input_ids", Shape::text(Wanted::TextOrIds(4))),
+    ("token_ids", Shape::text(Wanted::TextOrIds(5))),
     ("image_data", Shape::leaves(Wanted::Media)),
+    ("video_data", Shape::leaves(Wanted::Media)),
+    ("audio_data", Shape::leaves(Wanted::Media)),
 ]);
 
 const CAPS: &[(&str, Shape<Wanted>)] = &[
@@ -52,10 +59,16 @@ static EVENT: Shape<Mark> = Shape::object(&[
     ("generated_text", Shape::value(Mark::Last)),
     ("details", DETAILS),
     ("meta_info", META),
+    ("choices", Shape::each(&CHOICE)),
+    ("usage", openai::USAGE),
     ("error", Shape::value(Mark::Error)),
 ]);
 
-static WHOLE: Shape<Mark> = Shape::object(&[("details", DETAILS), ("meta_info", META)]);
+static WHOLE: Shape<Mark> =
+    Shape::object(&[("details", DETAILS), ("meta_info", META), ("usage", openai::USAGE)]);
+
+/// vLLM's.
+static CHOICE: Shape<Mark> = Shape::object(&[("token_ids", Shape::each(&Shape::value(Mark::Token)))]);
 
 /// TGI's.
 const DETAILS: Shape<Mark> = Shape::object(&[

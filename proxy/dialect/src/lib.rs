@@ -59,6 +59,10 @@ pub enum Dialect {
     OipGrpc,
     /// Triton's stream of such messages.
     OipGrpcStream,
+    /// `GET …/v2/models/{model}`, its `/ready`, `/config` and `/stats`: about a model, which does not answer itself.
+    OipModel,
+    /// The same over gRPC.
+    OipGrpcModel,
     /// `POST …/generate` and `/generate_stream`: Triton, TGI, SGLang.
     Generate,
     /// `POST …/completion`, `/completions`, `/infill` of llama.cpp.
@@ -77,7 +81,7 @@ pub enum Dialect {
 
 impl Dialect {
     /// Every dialect, in the order of the enum.
-    pub const ALL: [Dialect; 16] = [
+    pub const ALL: [Dialect; 18] = [
         Dialect::OpenAiChat,
         Dialect::OpenAiCompletions,
         Dialect::OpenAiEmbeddings,
@@ -87,6 +91,8 @@ impl Dialect {
         Dialect::OipInfer,
         Dialect::OipGrpc,
         Dialect::OipGrpcStream,
+        Dialect::OipModel,
+        Dialect::OipGrpcModel,
         Dialect::Generate,
         Dialect::LlamaCpp,
         Dialect::OllamaChat,
@@ -96,10 +102,16 @@ impl Dialect {
         Dialect::Http,
     ];
 
-    /// Whether a model answers: such a request has a model name, tokens and a first token.
+    /// Whether a model answers: such a request has tokens and a first token.
     #[must_use]
     pub fn is_ai(self) -> bool {
-        self != Dialect::Http
+        self.operation().is_some()
+    }
+
+    /// Whether a request can name a model, in its path or its body.
+    #[must_use]
+    pub fn names_model(self) -> bool {
+        !matches!(self.tables().request, Request::Unread)
     }
 
     /// The name used as a metric label and in logs.
@@ -109,7 +121,7 @@ impl Dialect {
     }
 
     /// The value of `gen_ai.operation.name` in OpenTelemetry's GenAI conventions, which allow others than their own where none of those
-    /// fits; `None` for plain HTTP.
+    /// fits; `None` where no model answers.
     #[must_use]
     pub fn operation(self) -> Option<&'static str> {
         self.tables().operation
@@ -126,6 +138,8 @@ impl Dialect {
             Dialect::OipInfer => &oip::INFER,
             Dialect::OipGrpc => &oip::GRPC,
             Dialect::OipGrpcStream => &oip::GRPC_STREAM,
+            Dialect::OipModel => &oip::MODEL,
+            Dialect::OipGrpcModel => &oip::GRPC_MODEL,
             Dialect::Generate => &generate::GENERATE,
             Dialect::LlamaCpp => &llamacpp::COMPLETION,
             Dialect::OllamaChat => &ollama::CHAT,
@@ -227,10 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn only_ai_dialects_name_an_operation() {
-        for dialect in Dialect::ALL {
-            assert_eq!(dialect.operation().is_some(), dialect.is_ai(), "{dialect:?}");
-        }
+    fn a_model_answers_in_all_dialects_but_three_and_is_named_in_all_but_one() {
+        let without = |is: fn(Dialect) -> bool| -> Vec<_> {
+            Dialect::ALL.into_iter().filter(|&dialect| !is(dialect)).collect()
+        };
+        assert_eq!(without(Dialect::is_ai), [Dialect::OipModel, Dialect::OipGrpcModel, Dialect::Http]);
+        assert_eq!(without(Dialect::names_model), [Dialect::Http]);
     }
 
     #[test]

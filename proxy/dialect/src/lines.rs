@@ -1,4 +1,5 @@
-//! JSON values, one a line, cut out of a byte stream. Blank lines are nobody's; the last line may lack its end.
+//! JSON values, one a line, cut out of a byte stream. Blank lines are nobody's; the last line may lack its end, which only the end
+//! of the stream tells.
 
 use memchr::memchr;
 
@@ -50,6 +51,13 @@ impl Lines {
         self.hold(rest);
     }
 
+    /// The stream has ended: tells of a last line without an end.
+    pub(crate) fn end(&mut self, mut on_line: impl FnMut(Line<'_>)) {
+        let held = std::mem::take(&mut self.held);
+        self.tell(&held, self.held_bytes, &mut on_line);
+        self.held_bytes = 0;
+    }
+
     fn tell(&self, line: &[u8], bytes: usize, on_line: &mut impl FnMut(Line<'_>)) {
         if bytes > self.line_bytes_max {
             on_line(Line::Oversized(bytes));
@@ -82,6 +90,7 @@ mod tests {
                 });
                 assert!(lines.held.len() <= 8);
             }
+            lines.end(|line| told.push(format!("last {line:?}")));
             assert_eq!(told, expected, "{stream:?} in chunks of {chunk_bytes}");
         }
     }
@@ -89,8 +98,15 @@ mod tests {
     #[test]
     fn lines_are_told_whole_and_blank_ones_not() {
         check("{}\n{\"a\":1}\n\n \r\n{}\r\n", &["{}", "{\\\"a\\\":1}", "{}\\r"]);
-        check("{}", &[]);
         check("", &[]);
+    }
+
+    #[test]
+    fn a_last_line_without_an_end_is_told_at_the_end() {
+        check("{}", &["last Whole([123, 125])"]);
+        check("{}\n{}", &["{}", "last Whole([123, 125])"]);
+        check("{}\n \r", &["{}"]);
+        check("123456789", &["last Oversized(9)"]);
     }
 
     #[test]

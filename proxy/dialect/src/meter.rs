@@ -135,6 +135,18 @@ impl Meter {
         }
     }
 
+    /// The answer is over at `now_ns`: its last line may lack an end.
+    pub fn end(&mut self, now_ns: u64, mut on_gap: impl FnMut(u64)) {
+        let Meter { dialect, body, reading } = self;
+        if let Body::Stream(cutter) = body {
+            cutter.end(|event| {
+                if let Some(gap_ns) = take_event(reading, *dialect, event, now_ns) {
+                    on_gap(gap_ns);
+                }
+            });
+        }
+    }
+
     /// What is known so far; after the last chunk, what is known at all.
     #[must_use]
     pub fn reading(&self) -> &Reading {
@@ -256,6 +268,23 @@ mod tests {
         let (reading, _) = metered(head, &[(3, begin), (4, rest)]);
         assert_eq!(reading.usage, Some(Usage { input: Some(9), output: Some(5), ..Usage::default() }));
         assert_eq!((reading.first_content_ns, reading.ending), (None, Ending::Done));
+    }
+
+    #[test]
+    fn a_last_line_may_lack_its_end_and_an_event_may_not() {
+        let lines = Head { content_type: Some("application/x-ndjson"), content_encoding: None };
+        let line = "{\"message\":{\"content\":\"a\"},\"done\":true,\"eval_count\":1}";
+        for (dialect, head, stream, expected) in [
+            (Dialect::OllamaChat, lines, line, (Some(9), Ending::Done)),
+            (Dialect::OpenAiChat, STREAM, "data: [DONE]\n", (None, Ending::Unseen)),
+        ] {
+            let mut meter = Meter::new(dialect, head);
+            meter.chunk(stream.as_bytes(), 4, |_| {});
+            assert_eq!((meter.reading().first_content_ns, meter.reading().ending), (None, Ending::Unseen));
+            meter.end(9, |_| {});
+            meter.end(10, |_| {});
+            assert_eq!((meter.reading().first_content_ns, meter.reading().ending), expected);
+        }
     }
 
     #[test]

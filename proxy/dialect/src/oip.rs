@@ -37,6 +37,26 @@ pub(crate) static GRPC_STREAM: Tables = Tables {
     words: Words::Plain,
 };
 
+/// `GET /v2/models/{model}` and below: is it ready, what does it take. It goes where its inferences go.
+pub(crate) static MODEL: Tables = Tables {
+    label: "oip_model",
+    operation: None,
+    streams: Streams::Never,
+    request: Request::Path,
+    answer: Answer::UNREAD,
+    words: Words::Text,
+};
+
+/// `inference.GRPCInferenceService/ModelReady`, `/ModelMetadata`, `/ModelConfig`, `/ModelStatistics`: the name is field 1 here as well.
+pub(crate) static GRPC_MODEL: Tables = Tables {
+    label: "oip_grpc_model",
+    operation: None,
+    streams: Streams::Never,
+    request: Request::Messages,
+    answer: Answer::UNREAD,
+    words: Words::Plain,
+};
+
 /// Judges a `ModelStreamInferResponse` by how it begins: field 1 is an error, if it is not empty. What is compressed has no beginning
 /// that could be read, and counts as an answer.
 fn judge(beginning: &[u8]) -> Judged {

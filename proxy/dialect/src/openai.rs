@@ -73,12 +73,14 @@ static COMPLETIONS_BODY: Shape<Wanted> = Shape::object(&[
     ("stream", Shape::value(Wanted::Stream)),
     ("max_tokens", Shape::value(Wanted::OutputCap("max_tokens"))),
     ("prompt", Shape::text(Wanted::TextOrIds(0))),
+    ("prompt_embeds", Shape::leaves(Wanted::Media)),
 ]);
 
 static EMBEDDINGS_BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
     ("input", Shape::text(Wanted::TextOrIds(0))),
     ("content", Shape::text(Wanted::TextOrIds(1))),
+    ("messages", Shape::text(Wanted::Text(2)).with_each(&MESSAGE)),
 ]);
 
 /// An answer that is not a stream.

@@ -6,16 +6,27 @@ use std::borrow::Cow;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Named<'p> {
     pub(crate) model: &'p str,
-    pub(crate) verb: &'p str,
+    /// None where the path ends with the model or its version: that asks for a description.
+    pub(crate) verb: Option<&'p str>,
 }
 
-/// `…/v2/models/{model}/{verb}` or `…/v2/models/{model}/versions/{version}/{verb}`.
+/// `…/v2/models/{model}[/versions/{version}][/{verb}]`.
 pub(crate) fn named(decoded: &[u8]) -> Option<Named<'_>> {
     let path = std::str::from_utf8(decoded).ok()?;
     let (_, rest) = path.rsplit_once("/v2/models/")?;
     let segments: Vec<&str> = rest.splitn(5, '/').collect();
-    let ([model, verb] | [model, "versions", _, verb]) = *segments.as_slice() else { return None };
+    let (model, verb) = match *segments.as_slice() {
+        [model] | [model, "versions", _] => (model, None),
+        [model, verb] | [model, "versions", _, verb] => (model, Some(verb)),
+        _ => return None,
+    };
     (!model.is_empty()).then_some(Named { model, verb })
+}
+
+/// Whether these segments stand in the path one after the other.
+pub(crate) fn has(decoded: &[u8], segments: &str) -> bool {
+    let ends = |at: usize| matches!(decoded.get(at), None | Some(b'/'));
+    memchr::memmem::find_iter(decoded, segments).any(|at| ends(at + segments.len()))
 }
 
 /// Without its query, percent-escapes undone once; an escape that is not two hex digits stays as it is.
@@ -51,20 +62,37 @@ mod tests {
     #[test]
     fn the_model_of_an_inference_path_is_one_segment() {
         for (path, expected) in [
-            ("/v2/models/bert/infer", Some(("bert", "infer"))),
-            ("/v2/models/bert/versions/3/infer", Some(("bert", "infer"))),
-            ("/team/v2/models/bert%2Dlarge/generate_stream?x=1", Some(("bert-large", "generate_stream"))),
-            ("/v2/models/a/v2/models/b/infer", Some(("b", "infer"))),
+            ("/v2/models/bert/infer", Some(("bert", Some("infer")))),
+            ("/v2/models/bert/versions/3/infer", Some(("bert", Some("infer")))),
+            (
+                "/team/v2/models/bert%2Dlarge/generate_stream?x=1",
+                Some(("bert-large", Some("generate_stream"))),
+            ),
+            ("/v2/models/a/v2/models/b/infer", Some(("b", Some("infer")))),
+            ("/v2/models/bert", Some(("bert", None))),
+            ("/v2/models/bert/versions/3", Some(("bert", None))),
             ("/v2/models/a%2Fb/infer", None),
             ("/v2/models//infer", None),
-            ("/v2/models/bert", None),
-            ("/v2/models/bert/versions/infer", None),
+            ("/v2/models/", None),
+            ("/v2/models", None),
             ("/v2/models/bert/versions/3/x/infer", None),
             ("/v2/models/%ff/infer", None),
         ] {
             let decoded = decoded(path);
             let found = named(&decoded).map(|named| (named.model, named.verb));
             assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn segments_are_found_whole() {
+        for (path, found) in [
+            ("/v1/models", true),
+            ("/a/v1/models/b", true),
+            ("/v1/modelsx", false),
+            ("/v1/modelsx/v1/models", true),
+        ] {
+            assert_eq!(has(path.as_bytes(), "/v1/models"), found, "{path}");
         }
     }
 }

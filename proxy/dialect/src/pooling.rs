@@ -1,4 +1,4 @@
-//! What models do that generate nothing: rerank, score, classify, pool. Engines that speak it: vLLM, SGLang, llama.cpp, TEI; Jina's and
+//! What models do that generate nothing: rerank, score, classify, pool, and what their tokenizers do. Engines that speak it: vLLM, SGLang, llama.cpp, TEI; Jina's and
 //! Cohere's APIs are the models of `/v1/rerank` and `/v2/rerank`.
 
 use crate::answer::Mark;
@@ -9,7 +9,7 @@ use crate::scan::Wanted;
 use crate::tables::{Answer, Request, Streams, Tables};
 use crate::usage::Count;
 
-/// `POST …/rerank`, `/reranking`, `/score`, `/classify`, `/pooling`.
+/// `POST …/rerank`, `/reranking`, `/score`, `/classify`, `/pooling`, `/tokenize`, `/detokenize`.
 pub(crate) static POOLING: Tables = Tables {
     label: "pooling",
     operation: Some("pooling"),
@@ -31,6 +31,9 @@ static BODY: Shape<Wanted> = Shape::object(&[
     ("data_2", Shape::text(Wanted::Text(7)).but(PAIR_KEYS)),
     ("input", Shape::text(Wanted::TextOrIds(8))),
     ("messages", Shape::text(Wanted::Text(9)).with_each(&openai::MESSAGE)),
+    ("prompt", Shape::text(Wanted::Text(10))),
+    ("tokens", Shape::text(Wanted::TextOrIds(11))),
+    ("content", Shape::text(Wanted::Text(12))),
 ]);
 
 /// One side of a pair may be a list of parts with images.

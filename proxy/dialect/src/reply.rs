@@ -1,12 +1,15 @@
 //! Errors made by us, in the words that the caller's client parses.
 //!
 //! `words.rs` has the shapes, one for each family of clients; a dialect's table names its own. Plain HTTP gets the message as
-//! text. In a stream that has begun an error is one event, after which the stream is closed without its end mark. gRPC callers get a
+//! text. In a stream that has begun an error is one event ([`Border`] says where), after which the stream is closed without its end
+//! mark. gRPC callers get a
 //! status and `grpc-message`, which the sidecar writes as trailers.
 
+mod border;
 mod code;
 pub(crate) mod words;
 
+pub use self::border::Border;
 pub use self::code::{ErrorCode, grpc_code};
 
 use crate::Dialect;

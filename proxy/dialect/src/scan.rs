@@ -21,6 +21,8 @@ use crate::{Dialect, Facts, MODEL_BYTES_MAX};
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wanted {
     Model,
+    /// The same, where the path has none: beside a path that has one the key is the engine's own business.
+    ModelUnlessInPath,
     Stream,
     /// The output cap under its first name.
     OutputCap(&'static str),
@@ -90,8 +92,10 @@ impl Scanner {
             Streams::ByPath => path::decoded(head.path).ends_with(b"_stream"),
         };
         let mut error = None;
-        if matches!(tables.request, Request::Path | Request::Json(_)) {
-            error = reading.note_path(head.path).err();
+        match tables.request {
+            Request::Path => error = reading.note_path(head.path, Verb::Any).err(),
+            Request::Json(_) => error = reading.note_path(head.path, Verb::Some).err(),
+            Request::Unread | Request::Form | Request::Messages => {}
         }
         let source = match tables.request {
             Request::Unread | Request::Path => Source::Unread,
@@ -189,6 +193,7 @@ fn is_compression(content_encoding: &str) -> bool {
 #[derive(Default)]
 struct Reading {
     facts: Facts,
+    is_model_in_path: bool,
     model: Option<Option<String>>,
     stream: Option<Option<bool>>,
     output_cap: Option<Option<u64>>,
@@ -199,11 +204,20 @@ struct Reading {
     media_bytes: u64,
 }
 
+/// What must stand behind the model of a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Any,
+    Some,
+}
+
 impl Reading {
     /// A path of the Open Inference Protocol has the model.
-    fn note_path(&mut self, path: &str) -> Result<(), ScanError> {
+    fn note_path(&mut self, path: &str, wanted: Verb) -> Result<(), ScanError> {
         let decoded = path::decoded(path);
-        let Some(named) = path::named(&decoded) else { return Ok(()) };
+        let named = path::named(&decoded).filter(|named| wanted == Verb::Any || named.verb.is_some());
+        let Some(named) = named else { return Ok(()) };
+        self.is_model_in_path = true;
         let model = model_name(named.model.as_bytes()).map_err(|defect| ScanError { offset: 0, defect })?;
         self.model = Some(Some(model.to_owned()));
         self.facts.model = self.model.clone().flatten();
@@ -257,7 +271,8 @@ impl Sink<Wanted> for Reading {
     fn value(&mut self, mark: Wanted, value: Value<'_>) -> Result<(), Defect> {
         let repeated = &mut self.facts.repeated_keys;
         match mark {
-            Wanted::Model => {
+            Wanted::ModelUnlessInPath if self.is_model_in_path => {}
+            Wanted::Model | Wanted::ModelUnlessInPath => {
                 note(&mut self.model, model(value)?, "model", repeated)?;
                 self.facts.model = self.model.clone().flatten();
             }

@@ -10,7 +10,7 @@ use crate::scan::Wanted;
 pub(crate) struct Tables {
     /// Metric label and name in logs.
     pub(crate) label: &'static str,
-    /// `gen_ai.operation.name`; `None` for plain HTTP.
+    /// `gen_ai.operation.name`; `None` where no model answers.
     pub(crate) operation: Option<&'static str>,
     pub(crate) streams: Streams,
     pub(crate) request: Request,

@@ -1,4 +1,5 @@
-//! Every file of `corpus/`, at several chunkings and cut in two at every byte, against the result written in the file.
+//! Every file of `corpus/`, whole, byte by byte, in other chunkings, cut in two at every byte and cut anywhere, against the result
+//! written in the file; and the times of streams against those of their bytes.
 //!
 //! A file is a head (`key: value` lines), a line of dashes, the input, a line of dashes, the result. In the input `«0D»` stands
 //! for the byte 0x0D; the head `lines: crlf` or `lines: cr` changes its line ends, `lines: joined` takes them away. `UPDATE_GOLDEN=1` rewrites the results.
@@ -18,6 +19,8 @@ use penstock_dialect::{Dialect, Usage};
 
 const DASHES: &str = "\n----\n";
 const CHUNKINGS: [usize; 6] = [usize::MAX, 64, 7, 3, 2, 1];
+/// Random cuts of each file.
+const SPLITS: u64 = 64;
 
 struct Case {
     path: PathBuf,
@@ -77,6 +80,32 @@ impl Case {
     }
 }
 
+/// Cuts at random places, empty chunks among them; the same seed cuts at the same places.
+fn split(input: &[u8], seed: u64) -> Vec<&[u8]> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut draw = |below: usize| {
+        // xorshift64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).expect("31 bits") % below
+    };
+    let mut cuts: Vec<usize> = (0..draw(24)).map(|_| draw(input.len() + 1)).collect();
+    cuts.sort_unstable();
+    cuts.push(input.len());
+    let mut from = 0;
+    cuts.into_iter().map(|to| &input[std::mem::replace(&mut from, to)..to]).collect()
+}
+
+/// The files of a folder, in order.
+fn cases(folder: &str) -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(folder);
+    let files = fs::read_dir(folder).expect("the folder exists");
+    let mut paths: Vec<_> = files.map(|file| file.expect("the folder is readable").path()).collect();
+    paths.sort();
+    paths.into_iter().map(Case::read).collect()
+}
+
 /// Checks each file of one folder: `result` is asked for the input in chunks, `before` for what stands above that.
 fn check(
     folder: &str,
@@ -84,13 +113,9 @@ fn check(
     before: impl Fn(&Case) -> String,
     result: impl Fn(&Case, &mut dyn Iterator<Item = &[u8]>) -> String,
 ) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(folder);
-    let files = fs::read_dir(folder).expect("the folder exists");
-    let mut paths: Vec<_> = files.map(|file| file.expect("the folder is readable").path()).collect();
-    paths.sort();
-    assert!(paths.len() >= at_least, "only {} cases", paths.len());
-    for path in paths {
-        let case = Case::read(path);
+    let cases = cases(folder);
+    assert!(cases.len() >= at_least, "only {} cases", cases.len());
+    for case in cases {
         let input = case.input();
         let results = CHUNKINGS.map(|bytes| {
             let mut chunks = input.chunks(bytes.min(input.len().max(1)));
@@ -103,6 +128,10 @@ fn check(
             let (head, tail) = input.split_at(cut);
             let other = result(&case, &mut [head, tail].into_iter());
             assert_eq!(other, results[0], "{} cut at {cut}", case.path.display());
+        }
+        for seed in 0..SPLITS {
+            let mut chunks = split(&input, seed).into_iter();
+            assert_eq!(result(&case, &mut chunks), results[0], "{} at seed {seed}", case.path.display());
         }
         let found = before(&case) + &results[0];
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -176,6 +205,61 @@ fn answers_read_as_written() {
             told + &summary(meter.reading())
         },
     );
+}
+
+/// Content counts at the time of the chunk that completes its event, whatever that chunk has besides.
+#[test]
+fn times_are_those_of_the_chunk_that_completes_an_event() {
+    let mut streams = 0;
+    for case in cases("streams") {
+        let input = case.input();
+        let (by_byte, ends) = times(&case, input.chunks(1));
+        if ends.is_empty() {
+            assert_eq!(by_byte.first_content_ns, None, "{}", case.path.display());
+            continue;
+        }
+        streams += 1;
+        for seed in 0..SPLITS {
+            let chunks = split(&input, seed);
+            let mut passed = 0;
+            let passed: Vec<u64> = chunks
+                .iter()
+                .map(|chunk| {
+                    passed += chunk.len() as u64;
+                    passed
+                })
+                .collect();
+            let complete =
+                |end: &u64| passed.iter().copied().find(|passed| passed >= end).expect("in one chunk");
+            let expected: Vec<u64> = ends.iter().map(complete).collect();
+            let (reading, found) = times(&case, chunks.into_iter());
+            assert_eq!(found, expected, "{} at seed {seed}", case.path.display());
+            let span = (expected.first().copied(), expected.last().copied());
+            assert_eq!((reading.first_content_ns, reading.last_content_ns), span, "{}", case.path.display());
+            assert_eq!(reading.content_events, expected.len() as u64, "{}", case.path.display());
+        }
+    }
+    assert!(streams >= 40, "only {streams} streams with content");
+}
+
+/// Follows an answer whose clock is the number of bytes that have come; the times of its content, from the first and the gaps.
+fn times<'a>(case: &Case, chunks: impl Iterator<Item = &'a [u8]>) -> (Reading, Vec<u64>) {
+    let head = Head { content_type: case.head("content-type"), content_encoding: None };
+    let mut meter = Meter::new(case.dialect(), head);
+    let (mut now, mut gaps) = (0, Vec::new());
+    for chunk in chunks {
+        now += chunk.len() as u64;
+        meter.chunk(chunk, now, |gap_ns| gaps.push(gap_ns));
+    }
+    let reading = *meter.reading();
+    let first = reading.first_content_ns;
+    let later = first.into_iter().flat_map(|first| {
+        gaps.iter().scan(first, |at, gap| {
+            *at += gap;
+            Some(*at)
+        })
+    });
+    (reading, first.into_iter().chain(later).collect())
 }
 
 fn event_line(dialect: Dialect, event: Event<'_>) -> String {

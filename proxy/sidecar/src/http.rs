@@ -5,7 +5,7 @@ pub mod headers;
 mod hygiene;
 mod inspect;
 pub(crate) mod prepare;
-mod reply;
+pub(crate) mod reply;
 mod route;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use penstock_dialect::Dialect;
+use penstock_dialect::detect::family;
 use penstock_dialect::meter::{Ending as Told, Meter, Reading};
 use penstock_dialect::reply::ErrorCode;
 use penstock_dialect::scan::Scanner;
@@ -208,6 +209,14 @@ impl Exchange {
         self.asked.as_ref().map_or(Dialect::Http, |asked| asked.dialect)
     }
 
+    /// In whose words an error is told: also on a path that asks nothing of a model, a client reads those of its family.
+    pub fn error_dialect(&self) -> Dialect {
+        match &self.asked {
+            Some(asked) if asked.dialect == Dialect::Http => family(&asked.path),
+            _ => self.dialect(),
+        }
+    }
+
     /// The head of the answer is known, whoever made it.
     pub fn answer_began(&mut self, status: u16, fields: &HeaderMap) {
         let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
@@ -232,9 +241,13 @@ impl Exchange {
         let now = clock::now();
         self.answered.bytes += bytes.len() as u64;
         self.answered.first_byte.get_or_insert(now);
+        self.read_answer(|meter, on_gap| meter.chunk(bytes, now.0, on_gap));
+    }
+
+    fn read_answer(&mut self, read: impl FnOnce(&mut Meter, &mut dyn FnMut(u64))) {
         let Some(mut meter) = self.answered.meter.take() else { return };
         let mut longest_gap_ns = self.answered.longest_gap_ns;
-        meter.chunk(bytes, now.0, |gap_ns| {
+        read(&mut meter, &mut |gap_ns| {
             longest_gap_ns = longest_gap_ns.max(gap_ns);
             self.gap(Duration::from_nanos(gap_ns));
         });
@@ -258,6 +271,7 @@ impl Exchange {
     /// Closes the account once; later calls do nothing.
     pub fn end(&mut self, ending: Ending) {
         let Some(account) = self.account.take() else { return };
+        self.read_answer(|meter, on_gap| meter.end(clock::now().0, on_gap));
         let Some(asked) = self.asked.take() else { return };
         asked.arrival.head.request_ended();
         asked.arrival.line.close();

@@ -28,10 +28,10 @@ pub(super) enum Held {
     Refused(Failure),
 }
 
-/// Starts reading an AI request: its path, then its body. Plain HTTP is not read, nor is a body that is compressed: we would have to
+/// Starts reading a request that can name a model: its path, then its body. Plain HTTP is not read, nor is a body that is compressed: we would have to
 /// guess.
 pub(super) fn begin(exchange: &mut Exchange, fields: &HeaderMap) {
-    let Some(asked) = exchange.asked.clone().filter(|asked| asked.dialect.is_ai()) else { return };
+    let Some(asked) = exchange.asked.clone().filter(|asked| asked.dialect.names_model()) else { return };
     let head = Head {
         path: &asked.path,
         content_type: headers::text(fields, &CONTENT_TYPE),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use penstock_dialect::Dialect;
 use penstock_dialect::reply::{ErrorCode, Reply};
 use pingora_error::{ErrorType, Result};
 use pingora_http::ResponseHeader;
@@ -40,11 +41,16 @@ pub(super) async fn send(
 ) -> Result<Connection> {
     let is_grpc = exchange.asked.as_ref().is_some_and(|asked| asked.is_grpc);
     let is_head = session.req_header().method == http::Method::HEAD;
-    let body = Reply::new(failure.code, failure.message.as_str()).body(exchange.dialect());
+    let dialect = exchange.error_dialect();
+    let body = Reply::new(failure.code, failure.message.as_str()).body(dialect);
     let mut header = ResponseHeader::build(if is_grpc { 200 } else { failure.code.status() }, Some(8))?;
     header.insert_header(ERROR, failure.code.as_str())?;
     if let Some(asked) = &exchange.asked {
         header.insert_header(REQUEST_ID, asked.request_id.as_str())?;
+        if dialect == Dialect::AnthropicMessages {
+            // Where its clients look for it.
+            header.insert_header("request-id", asked.request_id.as_str())?;
+        }
     }
     if exchange.direction() == Direction::Inbound && nothing_was_processed(exchange, failure.code) {
         header.insert_header(UNPROCESSED, "1")?;
@@ -54,7 +60,8 @@ pub(super) async fn send(
     }
     if matches!(failure.code, ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::Draining) {
         header.insert_header(RETRY_AFTER, RETRY_AFTER_S)?;
-        header.insert_header("retry-after-ms", RETRY_AFTER_S * 1_000)?;
+        let pushback = if is_grpc { "grpc-retry-pushback-ms" } else { "retry-after-ms" };
+        header.insert_header(pushback, RETRY_AFTER_S * 1_000)?;
     }
     // Once a request was handed to an endpoint, pingora closes the connection after a failure.
     let connection = match exchange.upload {
@@ -66,8 +73,9 @@ pub(super) async fn send(
     }
     if is_grpc {
         header.insert_header(CONTENT_TYPE, "application/grpc")?;
-        header.insert_header("grpc-status", u32::from(failure.code.grpc()))?;
-        header.insert_header("grpc-message", percent_encoded(&failure.message))?;
+        for (name, value) in grpc_status(failure) {
+            header.insert_header(name, value)?;
+        }
         exchange.answer_began(200, &header.headers);
         session.write_response_header(Box::new(header), true).await?;
         return Ok(connection);
@@ -139,6 +147,12 @@ async fn ready_for_another(session: &mut Session) -> Connection {
 fn nothing_was_processed(exchange: &Exchange, code: ErrorCode) -> bool {
     let trail = exchange.trail.read();
     code != ErrorCode::BadRequest && (trail.attempts == 0 || trail.is_unprocessed)
+}
+
+/// How a caller that speaks gRPC is told: in trailers, or in their place where nothing was answered.
+pub(crate) fn grpc_status(failure: &Failure) -> [(&'static str, HeaderValue); 2] {
+    let status = HeaderValue::from(u32::from(failure.code.grpc()));
+    [("grpc-status", status), ("grpc-message", percent_encoded(&failure.message))]
 }
 
 /// `grpc-message` is percent-encoded where it is not printable ASCII.

@@ -8,9 +8,9 @@ use std::future::{Future, poll_fn};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Response, StatusCode};
-use penstock_dialect::reply::{ErrorCode, Framing, Reply};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
+use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
 use penstock_model::snapshot::Protocol;
 use penstock_model::units::Moment;
 use penstock_policy::pick::NoPick;
@@ -22,6 +22,7 @@ use super::pool::{Carrier, Place, Pool, Terms};
 use crate::clock;
 use crate::fleet::{EndpointState, Ticket};
 use crate::http::headers::{self, TARGET, UNPROCESSED, WIRE, WIRE_VERSION};
+use crate::http::reply;
 use crate::telemetry::Telemetry;
 
 /// How the application beside the sidecar is reached: it is on the same host.
@@ -38,8 +39,11 @@ pub struct LogicalRequest {
     /// Why there was another attempt, if there was.
     retried: Option<Kind>,
     running: Option<Running>,
-    /// How the answer is cut into events, if it is a stream into which an error can be written.
-    framing: Option<Framing>,
+    /// Where the answer stands, if it is a stream into which an error can be written.
+    border: Option<Border>,
+    is_grpc: bool,
+    /// Trailers that tell why the answer broke off.
+    told: Option<HeaderMap>,
 }
 
 /// The attempt whose answer is being passed on.
@@ -65,7 +69,18 @@ pub enum Chunk {
 impl LogicalRequest {
     /// A request that has not been sent.
     pub fn new(call: Call, head: Head, pool: Arc<Pool>, telemetry: Arc<Telemetry>) -> Self {
-        Self { call, head, pool, telemetry, tried: Vec::new(), retried: None, running: None, framing: None }
+        Self {
+            call,
+            head,
+            pool,
+            telemetry,
+            tried: Vec::new(),
+            retried: None,
+            running: None,
+            border: None,
+            is_grpc: false,
+            told: None,
+        }
     }
 
     /// The head of the answer.
@@ -144,7 +159,12 @@ impl LogicalRequest {
             running.answer.chunk().await
         };
         let failed = match bounded(deadline, next).await {
-            Ok(Ok(Some(bytes))) => return Ok(Chunk::Bytes(bytes)),
+            Ok(Ok(Some(bytes))) => {
+                if let Some(border) = &mut self.border {
+                    border.passed(&bytes);
+                }
+                return Ok(Chunk::Bytes(bytes));
+            }
             Ok(Ok(None)) => return Ok(Chunk::End),
             Ok(Err(failed)) => failed,
             Err(Elapsed) => Failed {
@@ -156,9 +176,16 @@ impl LogicalRequest {
         let failure = self.failure(&failed, deadline);
         self.call.trail.fail(failure.clone());
         let reply = Reply::new(failure.code, failure.message.as_str());
-        let event = self.framing.and_then(|framing| reply.stream_event(self.call.dialect, framing));
+        let framing = self.border.filter(Border::is_here).map(|border| border.framing());
+        let event = framing.and_then(|framing| reply.stream_event(self.call.dialect, framing));
         match event {
             Some(event) => Ok(Chunk::Last(event.into())),
+            None if self.is_grpc => {
+                let fields = reply::grpc_status(&failure).into_iter();
+                self.told =
+                    Some(fields.map(|(name, value)| (HeaderName::from_static(name), value)).collect());
+                Ok(Chunk::End)
+            }
             None => Err(failure),
         }
     }
@@ -168,7 +195,7 @@ impl LogicalRequest {
     /// # Errors
     /// When the answer breaks off.
     pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
-        let Some(running) = &mut self.running else { return Ok(None) };
+        let Some(running) = &mut self.running else { return Ok(self.told.take()) };
         let deadline = running.deadline;
         match bounded(deadline, running.answer.trailers()).await {
             Ok(Ok(trailers)) => Ok(trailers),
@@ -288,7 +315,12 @@ impl LogicalRequest {
         } else {
             self.call.upload.settle();
         }
-        self.framing = headers::text(response.headers(), &CONTENT_TYPE).and_then(Framing::of);
+        let content_type = headers::text(response.headers(), &CONTENT_TYPE);
+        // Nothing can be added to what is compressed or has a length.
+        let is_open = !response.headers().contains_key(CONTENT_ENCODING)
+            && !response.headers().contains_key(CONTENT_LENGTH);
+        self.border = content_type.and_then(Framing::of).filter(|_| is_open).map(Border::new);
+        self.is_grpc = content_type.is_some_and(|text| text.starts_with("application/grpc"));
         response
     }
 
