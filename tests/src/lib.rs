@@ -5,6 +5,7 @@
 //!   of its log if the test failed.
 //! * [`documents`]: what the control plane is given.
 //! * [`client`], [`load`], [`application`], [`certs`]: the ends of the mesh, played by the test itself.
+//! * [`recorded`]: answers of every engine, and an application that gives them.
 //! * [`memory`], [`sockets`]: networks for whole meshes in this process, in `sim/`.
 //! * [`python`], [`curl`]: clients that others wrote.
 //! * [`exposition`]: what `/metrics` says.
@@ -32,6 +33,7 @@ pub mod mesh;
 pub mod plane;
 pub mod programs;
 pub mod python;
+pub mod recorded;
 pub mod sidecar;
 pub mod skip;
 pub mod sockets;

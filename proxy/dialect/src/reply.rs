@@ -204,7 +204,8 @@ mod tests {
             (ErrorCode::Deadline, "timeout_error"),
         ] {
             let reply = Reply::new(code, "why");
-            let expected = json!({"type": "error", "error": {"type": kind, "message": "why"}});
+            let error = json!({"type": kind, "message": "why", "details": {"error_code": code.as_str()}});
+            let expected = json!({"type": "error", "error": error});
             assert_eq!(body(&reply, Dialect::AnthropicMessages), expected, "{code:?}");
             let told = event(&reply, Dialect::AnthropicMessages, Framing::Events);
             assert_eq!(told, (Some("error".to_owned()), expected));

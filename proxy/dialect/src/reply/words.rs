@@ -9,7 +9,7 @@ pub(crate) enum Words {
     OpenAi,
     /// The same as a body; the event is typed and has the fields at its top, beside the object that the SDKs look for.
     Responses,
-    /// `{"type": "error", "error": {"type", "message"}}`.
+    /// `{"type": "error", "error": {"type", "message", "details": {"error_code"}}}`; its clients give the last as `error_code`.
     Anthropic,
     /// `{"error": "message"}`.
     Text,
@@ -92,7 +92,9 @@ fn anthropic(reply: &Reply) -> String {
         500.. => "api_error",
         _ => "invalid_request_error",
     };
-    format!(r#"{{"type":"error","error":{{"type":"{kind}","message":{}}}}}"#, quoted(&reply.message))
+    let (message, code) = (quoted(&reply.message), reply.code.as_str());
+    let error = format!(r#"{{"type":"{kind}","message":{message},"details":{{"error_code":"{code}"}}}}"#);
+    format!(r#"{{"type":"error","error":{error}}}"#)
 }
 
 fn text(reply: &Reply) -> String {

@@ -346,8 +346,8 @@ impl Exchange {
         };
         let told = answered.meter.as_ref().map(|meter| meter.reading().ending);
         let ending = match (ending, told) {
-            (Ending::Complete, Some(Told::Error)) => Ending::Broken,
-            // Some clients close as soon as they have read the end mark, before the last empty chunk.
+            // Clients close as soon as they have read an error, and some the end mark, before the last empty chunk.
+            (Ending::Complete | Ending::CallerLeft, Some(Told::Error)) => Ending::Broken,
             (Ending::CallerLeft, Some(Told::Done)) => Ending::Complete,
             (ending, _) => ending,
         };

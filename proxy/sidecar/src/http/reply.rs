@@ -7,6 +7,7 @@ use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use penstock_dialect::Dialect;
 use penstock_dialect::reply::{ErrorCode, Reply};
+use pingora_core::protocols::http::HttpTask;
 use pingora_error::{ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -77,7 +78,9 @@ pub(super) async fn send(
             header.insert_header(name, value)?;
         }
         exchange.answer_began(200, &header.headers);
-        session.write_response_header(Box::new(header), true).await?;
+        // With the end in the same frame: gRPC's own library takes no empty frame of data after a status.
+        let whole = vec![HttpTask::Header(Box::new(header), true)];
+        session.downstream_session.response_duplex_vec(whole).await?;
         return Ok(connection);
     }
     header.insert_header(CONTENT_TYPE, body.content_type)?;

@@ -137,6 +137,8 @@ struct Line<'a> {
     output_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cached_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_tokens: Option<u64>,
 }
 
 /// Writes lines from a thread of its own: a log that cannot be written never holds up a request.
@@ -258,6 +260,7 @@ impl<'a> From<&Entry<'a>> for Line<'a> {
             input_tokens: entry.input_tokens,
             output_tokens: entry.output_tokens,
             cached_tokens: entry.cached_tokens,
+            reasoning_tokens: entry.reasoning_tokens,
         }
     }
 }
