@@ -1,6 +1,7 @@
 //! Every dialect's official client reads the answers of its engines, and the errors that a sidecar makes, as its own.
 
-use penstock_tests::client::Version;
+use penstock_tests::application::Application;
+use penstock_tests::client::{Version, whole};
 use penstock_tests::documents::{Document, Endpoint, backend, model_rule, policy, reference, route};
 use penstock_tests::engine::chat;
 use penstock_tests::mesh::Mesh;
@@ -136,6 +137,81 @@ async fn read_by(module: &str, family: &str) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     python.run(&format!("dialect_{module}.py"), &arguments).await;
     faults.check_logs(&recorded).await;
+}
+
+const JSON: &str = "application/json";
+const FORM: &str = "multipart/form-data; boundary=b-1";
+
+#[tokio::test]
+async fn a_request_of_every_dialect_goes_where_its_model_says() {
+    let mesh = Mesh::start().await;
+    let (bert, rest) = (Application::start(&[], "bert").await, Application::start(&[], "rest").await);
+    let web = mesh.caller("web").await;
+    let plain = |application: &Application| Endpoint { address: application.address, sidecar: None };
+    let others = json!({"backendRefs": [reference("rest")]});
+    let documents = [
+        backend("rest", &[plain(&rest)]).with("default", true),
+        backend("bert", &[plain(&bert)]),
+        route("rest", &json!([model_rule("bert", "bert"), others])),
+    ];
+    mesh.publish(&documents, &[&web]).await;
+    let form = |fields: &[(&str, &str)]| {
+        let part = |(name, value): &(&str, &str)| {
+            format!("--b-1\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        fields.iter().map(part).collect::<String>() + "--b-1--\r\n"
+    };
+    let named = r#"{"input":"a","stream":false,"model":"bert"}"#.to_owned();
+    let mut cases: Vec<(&str, &str, &str, String, &str)> = [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/completion",
+        "/infill",
+        "/api/chat",
+        "/api/generate",
+        "/api/embed",
+        "/inference/v1/generate",
+        "/v1/rerank",
+        "/score",
+        "/classify",
+        "/pooling",
+        "/tokenize",
+    ]
+    .map(|path| ("POST", path, JSON, named.clone(), "bert"))
+    .to_vec();
+    let tensor = || r#"{"inputs":[{"name":"model","data":["other"]}],"model":"other"}"#.to_owned();
+    cases.extend([
+        ("POST", "/v2/models/bert/infer", JSON, tensor(), "bert"),
+        ("POST", "/v2/models/bert/versions/1/infer", "application/octet-stream", tensor(), "bert"),
+        ("POST", "/v2/models/other/infer", JSON, named.clone(), "rest"),
+        ("POST", "/v2/models/bert/generate_stream", JSON, tensor(), "bert"),
+        ("GET", "/v2/models/bert/ready", JSON, String::new(), "bert"),
+        ("GET", "/v2/models/other", JSON, String::new(), "rest"),
+        ("GET", "/v1/models", JSON, String::new(), "rest"),
+        ("POST", "/v1/audio/transcriptions", FORM, form(&[("file", "RIFF"), ("model", "bert")]), "bert"),
+        ("POST", "/v1/audio/translations", FORM, form(&[("file", "RIFF"), ("model", "other")]), "rest"),
+        ("POST", "/api/show", JSON, named.clone(), "rest"),
+    ]);
+    for version in Version::BOTH {
+        for (method, path, content_type, body, expected) in &cases {
+            let mut connection = web.connect(version).await;
+            let request = connection.request(method, path).header("content-type", *content_type);
+            let answer = connection.ask(request.body(whole(body.clone())).unwrap()).await;
+            assert_eq!((answer.status, answer.text.as_str()), (200, *expected), "{version} {path}");
+        }
+        // What is compressed cannot be read; it is passed on as it is.
+        for encoding in ["content-encoding", "x-body-compressed"] {
+            let mut connection = web.connect(version).await;
+            let request = connection.request("POST", "/v1/chat/completions").header(encoding, "zstd");
+            let request = request.header("content-type", JSON).body(whole(&b"\x28\xb5\x2f\xfd"[..])).unwrap();
+            let answer = connection.ask(request).await;
+            assert_eq!((answer.status, answer.text.as_str()), (200, "rest"), "{version} {encoding}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -82,4 +82,8 @@ const USAGE: Shape<Mark> = Shape::object(&[
     ("cache_read_input_tokens", Shape::value(Mark::Count(Count::Cached))),
     ("cache_creation_input_tokens", Shape::value(Mark::Count(Count::Written))),
     ("output_tokens", Shape::value(Mark::Count(Count::Output))),
+    (
+        "output_tokens_details",
+        Shape::object(&[("thinking_tokens", Shape::value(Mark::Count(Count::Reasoning)))]),
+    ),
 ]);

@@ -300,4 +300,18 @@ mod tests {
             assert_eq!(family(path), expected, "{path}");
         }
     }
+
+    #[test]
+    fn the_readme_has_every_dialect_and_path() {
+        let readme = include_str!("../README.md");
+        for dialect in Dialect::ALL {
+            let row = format!("`{}`", dialect.as_str());
+            assert!(readme.lines().any(|line| line.starts_with('|') && line.contains(&row)), "{row}");
+        }
+        for (suffix, dialect) in SUFFIXES {
+            let (_, last) = suffix.rsplit_once('/').unwrap();
+            let row = readme.lines().find(|line| line.contains(&format!("`{}`", dialect.as_str()))).unwrap();
+            assert!(row.contains(&format!("/{last}")), "{suffix} is not in: {row}");
+        }
+    }
 }

@@ -124,11 +124,16 @@ pub(crate) static CHOICE: Shape<Mark> = Shape::object(&[
             ("reasoning_content", Shape::value(Mark::Text)),
             ("reasoning", Shape::value(Mark::Text)),
             ("refusal", Shape::value(Mark::Text)),
+            ("audio", AUDIO),
             ("tool_calls", Shape::each(&Shape::value(Mark::Call))),
             ("function_call", Shape::value(Mark::Call)),
         ]),
     ),
 ]);
+
+/// Speech; its transcript comes in events of its own. An identity or a date of expiry alone is nothing that was generated.
+const AUDIO: Shape<Mark> =
+    Shape::object(&[("data", Shape::value(Mark::Text)), ("transcript", Shape::value(Mark::Text))]);
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,9 @@ use super::headers;
 use crate::listen::line::STALL_MAX;
 use crate::upstream::call::Failure;
 
+/// SGLang's name for `content-encoding`.
+const SGLANG_ENCODING: &str = "x-body-compressed";
+
 /// How holding a body ended.
 #[derive(Debug)]
 pub(super) enum Held {
@@ -32,10 +35,11 @@ pub(super) enum Held {
 /// guess.
 pub(super) fn begin(exchange: &mut Exchange, fields: &HeaderMap) {
     let Some(asked) = exchange.asked.clone().filter(|asked| asked.dialect.names_model()) else { return };
+    let encoding = fields.get(CONTENT_ENCODING).or_else(|| fields.get(SGLANG_ENCODING));
     let head = Head {
         path: &asked.path,
         content_type: headers::text(fields, &CONTENT_TYPE),
-        content_encoding: fields.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("unknown")),
+        content_encoding: encoding.map(|value| value.to_str().unwrap_or("unknown")),
     };
     exchange.scanner = Some(Body(Scanner::new(asked.dialect, head)));
 }
