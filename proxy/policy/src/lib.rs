@@ -4,15 +4,19 @@
 //! |---|---|---|
 //! | where does this request belong? | [`route`], then [`split`] and [`rewrite`] | the headers are read, and again once the model is known |
 //! | which endpoint takes it? | [`pick`] | each attempt |
+//! | is an endpoint ready? | [`health`] | a probe has ended |
+//! | where are a name's endpoints? | [`resolution`] | a look-up has ended |
 //! | may it be tried once more? | [`retry`] | an attempt has failed |
 //! | how did it end? | [`judge`], then [`objective`] | the account is closed |
 //!
 //! Nothing here reads a clock, draws a random number, waits or does I/O: time and draws are arguments, so the same inputs give
 //! the same decision in a sidecar, in a simulator and in a test.
 
+pub mod health;
 pub mod judge;
 pub mod objective;
 pub mod pick;
+pub mod resolution;
 pub mod retry;
 pub mod rewrite;
 pub mod route;

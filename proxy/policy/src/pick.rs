@@ -1,7 +1,7 @@
 //! Which endpoint takes an attempt.
 //!
 //! The caller describes each endpoint as a [`Candidate`]; the policy of the backend says how one is chosen. An endpoint that is
-//! ejected, was tried for this request already, or has as many requests as it may have, is never chosen, whatever the policy.
+//! ejected or not ready, was tried for this request already, or has as many requests as it may have, is never chosen, whatever the policy.
 //!
 //! Every policy reads the same candidates and draws. One that weighs more than requests in flight (uncached prompt tokens, load
 //! reports) adds fields to [`Candidate`] and an arm to [`pick`]; nothing else changes.
@@ -31,6 +31,8 @@ pub enum Standing {
     Tried,
     /// It was put aside for ill health.
     Ejected,
+    /// It has not said that it is ready.
+    Unready,
 }
 
 /// The randomness and the turn of one pick.
@@ -78,7 +80,7 @@ impl Reason {
 /// Why no endpoint was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPick {
-    /// There is none, or all are ejected: 503 `no_endpoints`.
+    /// There is none, or all are ejected or not ready: 503 `no_endpoints`.
     NoEndpoints,
     /// All that could be used have been tried: the last fault is the answer.
     AllTried,

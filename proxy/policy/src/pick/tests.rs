@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 use LoadBalancer::{P2c, RoundRobin};
-use Standing::{Ejected, Tried, Usable};
+use Standing::{Ejected, Tried, Unready, Usable};
 
 const IN_FLIGHT_MAX: u32 = 10;
 
@@ -34,6 +34,8 @@ fn the_reason_for_picking_nothing_names_what_would_help() {
         let none = |candidates: &[_], why| check(balancer, candidates, draws(0.5, 0.5, 7), Err(why));
         none(&[], NoPick::NoEndpoints);
         none(&[(Ejected, 0)], NoPick::NoEndpoints);
+        none(&[(Unready, 0), (Unready, 0)], NoPick::NoEndpoints);
+        none(&[(Unready, 0), (Tried, 0)], NoPick::AllTried);
         none(&[(Ejected, 0), (Tried, 0)], NoPick::AllTried);
         none(&[(Tried, 0), (Usable, 10)], NoPick::AllFull);
         none(&[(Usable, 11), (Usable, 10)], NoPick::AllFull);
@@ -44,7 +46,7 @@ fn the_reason_for_picking_nothing_names_what_would_help() {
 fn the_only_one_that_can_be_chosen_is() {
     for balancer in [P2c, RoundRobin] {
         for turn in 0..3 {
-            let candidates = [(Usable, 10), (Ejected, 0), (Usable, 9), (Tried, 0)];
+            let candidates = [(Usable, 10), (Ejected, 0), (Usable, 9), (Tried, 0), (Unready, 0)];
             check(balancer, &candidates, draws(0.9, 0.9, turn), Ok((2, Reason::Only)));
         }
     }
