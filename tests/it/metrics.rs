@@ -14,7 +14,7 @@ use penstock_tests::mesh::{Mesh, Served};
 use penstock_tests::sidecar::Sidecar;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, UdpSocket};
 
 /// A mesh in which everything that is counted has happened.
 struct Eventful {
@@ -23,6 +23,7 @@ struct Eventful {
     own: Sidecar,
     mesh: Mesh,
     _silent: TcpSocket,
+    _mute: UdpSocket,
 }
 
 async fn eventful() -> Eventful {
@@ -46,12 +47,18 @@ async fn eventful() -> Eventful {
     mesh.publish(&published, &[&served.sidecar, &web]).await;
     let documents = mesh.dir().join("routes.yaml");
     let plaintext = Endpoint { address: served.engine.address, sidecar: None };
-    std::fs::write(&documents, documents::file(&[backend("chat", &[plaintext]).with("default", true)]))
-        .unwrap();
-    let spec = json!({"documents": documents, "outbound": {"listen": "127.0.0.1:0"}});
+    let own_documents = [
+        backend("chat", &[plaintext]).with("default", true),
+        backend("checked", &[plaintext]).with("healthCheck", json!({"engine": "vllm", "interval": "10m"})),
+        backend("named", &[]).with("endpoints", json!([{"dns": "nobody.example", "port": 80}])),
+    ];
+    std::fs::write(&documents, documents::file(&own_documents)).unwrap();
+    let mute = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dns = json!({"servers": [mute.local_addr().unwrap()], "timeout": "100ms"});
+    let spec = json!({"documents": documents, "outbound": {"listen": "127.0.0.1:0"}, "dns": dns});
     let own = Sidecar::start(mesh.dir(), "own", spec).await;
     own.ready().await;
-    let all = Eventful { served, web, own, mesh, _silent: silent };
+    let all = Eventful { served, web, own, mesh, _silent: silent, _mute: mute };
     all.happen().await;
     all
 }
@@ -84,6 +91,8 @@ impl Eventful {
             sidecar.idle().await;
         }
         self.web.metric_is("penstock_connections_refused_total", &[], 1.0).await;
+        self.own.metric_is("penstock_health_checks_total", &[("result", "ready")], 1.0).await;
+        self.own.metric_is("penstock_dns_stale", &[("name", "nobody.example")], 1.0).await;
     }
 
     async fn pages(&self) -> Vec<(&'static str, Exposition)> {
@@ -146,6 +155,13 @@ async fn what_was_counted_is_what_happened() {
         "{retries}: one for each request whose turn it was to meet nobody"
     );
     assert_eq!(chat.sum("penstock_tls_refusals_total", &[("reason", "no_certificate")]), 1.0);
+    let own = all.own.metrics().await;
+    let checked = [("backend_name", "checked"), ("state", "ready")];
+    assert_eq!(own.sum("penstock_endpoint_state", &checked), 1.0);
+    assert!(
+        own.sum("penstock_dns_lookups_total", &[("name", "nobody.example"), ("result", "failed")]) >= 1.0
+    );
+    assert_eq!(own.sum("penstock_dns_lookups_total", &[("result", "found")]), 0.0);
     assert_eq!(web.sum("penstock_panics_total", &[]) + chat.sum("penstock_panics_total", &[]), 0.0);
 }
 

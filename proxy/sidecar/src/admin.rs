@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use penstock_policy::health::Belief;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -88,13 +89,24 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let metrics = &self.shared.telemetry.metrics;
         metrics.body_held_bytes.set(i64::try_from(self.shared.body_budget.held_bytes()).unwrap_or(i64::MAX));
-        metrics.endpoint_load.reset();
+        for gauges in [&metrics.endpoint_load, &metrics.endpoint_state, &metrics.dns_stale] {
+            gauges.reset();
+        }
         for backend in self.shared.live.load().backends() {
             let id = &backend.backend.id.0;
             for state in &backend.endpoints {
                 let endpoint = state.endpoint.id.address.to_string();
                 let labels = [&*id.namespace, &*id.name, &endpoint, "inflight"];
                 metrics.endpoint_load.with_label_values(&labels).set(i64::from(state.in_flight()));
+                let now = backend.readiness(state);
+                for belief in [Belief::Ready, Belief::Unready, Belief::Waiting] {
+                    let labels = [&*id.namespace, &*id.name, &endpoint, readiness(belief)];
+                    metrics.endpoint_state.with_label_values(&labels).set(i64::from(belief == now));
+                }
+            }
+            for (host, known) in &backend.hosts {
+                let is_stale = known.as_ref().is_some_and(|known| known.resolution.is_stale());
+                metrics.dns_stale.with_label_values(&[&*host.name]).set(i64::from(is_stale));
             }
         }
         match metrics.text() {
@@ -110,13 +122,24 @@ impl Admin {
                 json!({
                     "endpoint": state.endpoint.id.address,
                     "sidecar": state.endpoint.sidecar,
+                    "state": readiness(backend.readiness(state)),
+                    "lastHealthCheck": backend.health_check_of(&state.endpoint).map(|_| state.probed.note()),
                     "inflight": state.in_flight(),
                     "requests": state.requests(),
+                })
+            });
+            let hosts = backend.hosts.iter().map(|(host, known)| {
+                json!({
+                    "host": host.to_string(),
+                    "addresses": known.iter().flat_map(|known| known.resolution.addresses()).collect::<Vec<_>>(),
+                    "lastError": known.as_ref().and_then(|known| known.error.clone()),
                 })
             });
             json!({
                 "backend": backend.backend.id.to_string(),
                 "loadBalancer": backend.policy.load_balancer,
+                "hosts": hosts.collect::<Vec<_>>(),
+                "tls": backend.origin().map(|origin| &origin.tls().hostname),
                 "endpoints": endpoints.collect::<Vec<_>>(),
             })
         });
@@ -136,6 +159,15 @@ impl Admin {
             "version": fleet.snapshot.version(),
             "snapshot": fleet.snapshot.parts(),
         })
+    }
+}
+
+/// An endpoint's state in pages and metrics.
+fn readiness(belief: Belief) -> &'static str {
+    match belief {
+        Belief::Ready => "ready",
+        Belief::Unready => "unready",
+        Belief::Waiting => "pending",
     }
 }
 

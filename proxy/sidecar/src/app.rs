@@ -1,5 +1,6 @@
 //! Wiring: the only place where the parts meet.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,6 +11,7 @@ use anyhow::{Context, bail};
 use penstock_model::Source as Document;
 use penstock_model::settings::{Outbound, ProxySettings};
 use penstock_model::snapshot::Parts;
+use penstock_policy::resolution::Bounds;
 use pingora_timeout::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use serde_json::{Map, json};
 use tokio::sync::watch;
@@ -17,6 +19,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::admin::Admin;
 use crate::control::Control;
+use crate::fleet::probe::{self, Prober};
+use crate::fleet::{names, resolver};
 use crate::http::{Hooks, Shared};
 use crate::identity::bundle::Follower;
 use crate::identity::{Identity, files, rotate};
@@ -29,6 +33,7 @@ use crate::sync::Sync;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::dial::{Dial, Tcp};
+use crate::upstream::place::Place;
 use crate::upstream::pool::Pool;
 use crate::upstream::seam::Mesh;
 use crate::upstream::upload::BodyBudget;
@@ -196,6 +201,7 @@ impl App {
             self.control.is_some() || self.settings.certificates.is_some(),
             stopped.clone(),
         );
+        self.watch_endpoints();
         let (shared, sync) = (Arc::clone(&self.shared), self.sync.clone());
         let admin = Admin { shared, readiness, sync, identity: Arc::clone(&self.identity) };
         self.background.spawn("admin", admin.run(self.sockets.admin, self.background.clone(), ended));
@@ -249,6 +255,26 @@ impl App {
         let rotation = rotate::run(settings.clone(), control, identity, telemetry);
         self.background.spawn("certificate", rotation);
     }
+
+    /// Looks names of endpoints up, and asks endpoints whether they are ready. Only those who send to Backends need either.
+    fn watch_endpoints(&self) {
+        if self.sockets.outbound.is_none() {
+            return;
+        }
+        let dns = &self.settings.dns;
+        let live = || Arc::clone(&self.shared.live);
+        let telemetry = || Arc::clone(&self.shared.telemetry);
+        let follower = names::Follower {
+            live: live(),
+            resolver: resolver::of(dns),
+            bounds: Bounds { ttl_min: dns.ttl_min, ttl_max: dns.ttl_max },
+            telemetry: telemetry(),
+        };
+        self.background.spawn("names", follower.run());
+        let tasks = self.background.clone();
+        let prober = Prober { live: live(), pool: Arc::clone(&self.pool), telemetry: telemetry(), tasks };
+        self.background.spawn("health checks", prober.run());
+    }
 }
 
 impl Sockets {
@@ -265,18 +291,26 @@ impl Sockets {
     }
 }
 
-/// Lets go of connections to endpoints that are no longer in the fleet, after every snapshot.
+/// Lets go of connections to places that are no longer in the fleet, after every change of it.
+#[expect(
+    clippy::mutable_key_type,
+    reason = "an origin is told by its place in memory, not by what it has read"
+)]
 async fn tidy(pool: Arc<Pool>, shared: Arc<Shared>) {
     let mut published = shared.live.watch();
     while published.changed().await.is_ok() {
         let fleet = shared.live.load();
-        pool.retain(|place| {
-            let is_endpoint = fleet.backends().flat_map(|backend| &backend.endpoints).any(|state| {
-                let endpoint = &state.endpoint;
-                place.address == endpoint.sidecar.unwrap_or(endpoint.id.address)
-            });
-            let applications = shared.settings.inbound.as_ref().map(|inbound| &inbound.applications);
-            is_endpoint || applications.is_some_and(|all| all.iter().any(|one| one.connect == place.address))
-        });
+        let inbound = shared.settings.inbound.iter();
+        let mut wanted: HashSet<Place> =
+            inbound.flat_map(|inbound| &inbound.applications).map(Place::of_application).collect();
+        for backend in fleet.backends() {
+            for state in &backend.endpoints {
+                wanted.insert(Place::of_endpoint(backend, &state.endpoint));
+                wanted.extend(
+                    backend.health_check_of(&state.endpoint).map(|check| probe::place(backend, state, check)),
+                );
+            }
+        }
+        pool.retain(|place| wanted.contains(place));
     }
 }

@@ -14,6 +14,7 @@ use self::access_log::{AccessLogWriter, Entry};
 use self::latency::Latencies;
 use self::metrics::Metrics;
 use crate::identity::verify::Refusal;
+use crate::upstream::origin::Distrust;
 
 /// Everything that is told to operators.
 #[derive(Debug)]
@@ -38,10 +39,11 @@ impl Telemetry {
         }))
     }
 
-    /// A connection with mutual TLS was made.
+    /// A connection with TLS was made: with mutual TLS by direction, or with an endpoint outside the mesh as `origination`.
     pub fn tls_opened(&self, direction: &'static str, session: &rustls::CommonState) {
         let version = match session.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "other",
         };
         let group = session.negotiated_key_exchange_group();
@@ -61,6 +63,11 @@ impl Telemetry {
         self.metrics.certificate_expires.set(expires_s);
         self.metrics.roots.set(i64::try_from(roots).unwrap_or(i64::MAX));
         tracing::info!(%identity, expires_unix_s = expires_s, roots, "certificate installed");
+    }
+
+    /// An endpoint outside the mesh was refused, or refused us.
+    pub fn origin_refused(&self, distrust: &Distrust) {
+        self.metrics.tls_refusals.with_label_values(&["origination", distrust.reason()]).inc();
     }
 
     /// A request has ended.

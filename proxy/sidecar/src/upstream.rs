@@ -3,6 +3,8 @@
 pub mod attempt;
 pub mod call;
 pub mod dial;
+pub mod origin;
+pub mod place;
 pub mod pool;
 pub mod seam;
 pub mod session;

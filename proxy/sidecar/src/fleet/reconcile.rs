@@ -1,51 +1,111 @@
-//! From one snapshot to the next: the only place where endpoint states begin and end.
+//! From one snapshot, or one answer of the DNS, to the next: the only place where endpoint states begin and end.
 //!
-//! An endpoint that is written the same in both keeps its state, with the requests that are in flight there. One that has changed
-//! its sidecar is another endpoint.
+//! An endpoint that is the same in both keeps its state, with the requests that are in flight there. One that has changed its sidecar
+//! is another endpoint. Whether it is written or is an address of a name makes no difference. A new endpoint that is probed waits for
+//! its first success; one that has served without probes is believed until the first of them say otherwise.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use penstock_model::snapshot::Snapshot;
+use penstock_model::names::EndpointId;
+use penstock_model::snapshot::{Backend, Endpoint, Snapshot};
 use penstock_policy::route::RouteTable;
 
+use super::names::Names;
 use super::{BackendState, EndpointState, Fleet};
+use crate::upstream::origin::Origin;
 
 impl Fleet {
-    /// The fleet of `snapshot`, with the history of this one.
-    pub fn advance(&self, snapshot: Arc<Snapshot>) -> Self {
-        let routes = RouteTable::new(&snapshot);
+    /// The fleet of `snapshot`, with what is known of names, and with the history of this one.
+    pub fn advance(&self, snapshot: Arc<Snapshot>, names: &Names) -> Self {
+        let routes = if Arc::ptr_eq(&snapshot, &self.snapshot) {
+            Arc::clone(&self.routes)
+        } else {
+            Arc::new(RouteTable::new(&snapshot))
+        };
         let backends = snapshot
             .parts()
             .backends
             .values()
             .map(|backend| {
-                let before = self.backends.get(&backend.id);
-                let endpoints = snapshot.endpoints_of(&backend.id).iter().map(|endpoint| {
-                    let kept = before
-                        .and_then(|state| state.endpoints.iter().find(|kept| kept.endpoint == *endpoint));
-                    kept.map_or_else(|| EndpointState::new(Arc::clone(endpoint)), Arc::clone)
-                });
-                let state = BackendState {
-                    backend: Arc::clone(backend),
-                    policy: Arc::clone(snapshot.policy_of(&backend.id)),
-                    endpoints: endpoints.collect(),
-                    history: before.map(|state| Arc::clone(&state.history)).unwrap_or_default(),
-                };
+                let state = self.next(backend, &snapshot, names);
                 (backend.id.clone(), Arc::new(state))
             })
             .collect();
         Self { snapshot, routes, backends }
     }
+
+    fn next(&self, backend: &Arc<Backend>, snapshot: &Snapshot, names: &Names) -> BackendState {
+        let before = self.backends.get(&backend.id);
+        let hosts = backend.outside.hosts.iter();
+        let mut state = BackendState {
+            backend: Arc::clone(backend),
+            policy: Arc::clone(snapshot.policy_of(&backend.id)),
+            endpoints: Vec::new(),
+            hosts: hosts.map(|host| (host.clone(), names.get(&host.name).cloned())).collect(),
+            origin: origin(backend, before),
+            history: before.map(|state| Arc::clone(&state.history)).unwrap_or_default(),
+        };
+        let places = places(&state, snapshot.endpoints_of(&backend.id));
+        state.endpoints =
+            places.into_values().map(|endpoint| next_endpoint(endpoint, &state, before)).collect();
+        state
+    }
+}
+
+/// Endpoints that are written, and addresses of names; the former win.
+fn places(state: &BackendState, written: &[Arc<Endpoint>]) -> BTreeMap<SocketAddr, Arc<Endpoint>> {
+    let mut places: BTreeMap<_, _> =
+        written.iter().map(|endpoint| (endpoint.id.address, Arc::clone(endpoint))).collect();
+    for (host, known) in &state.hosts {
+        for ip in known.iter().flat_map(|known| known.resolution.addresses()) {
+            let address = SocketAddr::new(ip, host.port);
+            let id = EndpointId { backend: state.backend.id.clone(), address };
+            places.entry(address).or_insert_with(|| Arc::new(Endpoint { id, sidecar: None }));
+        }
+    }
+    places
+}
+
+fn next_endpoint(
+    endpoint: Arc<Endpoint>,
+    state: &BackendState,
+    before: Option<&Arc<BackendState>>,
+) -> Arc<EndpointState> {
+    let kept = before.and_then(|before| {
+        let found = before.endpoints.binary_search_by(|kept| kept.endpoint.id.cmp(&endpoint.id));
+        let kept = before.endpoints.get(found.ok()?).filter(|kept| kept.endpoint == endpoint)?;
+        Some((before, kept))
+    });
+    let Some((before, kept)) = kept else { return EndpointState::new(endpoint) };
+    if state.health_check_of(&endpoint).is_some() && before.health_check_of(&endpoint).is_none() {
+        kept.probed.trust();
+    }
+    Arc::clone(kept)
+}
+
+/// TLS keeps its sessions and what it has read for as long as it is written the same.
+fn origin(backend: &Backend, before: Option<&Arc<BackendState>>) -> Option<Arc<Origin>> {
+    let tls = backend.outside.tls.as_ref()?;
+    let kept = before.and_then(|before| before.origin.as_ref()).filter(|origin| origin.tls() == tls);
+    Some(kept.map_or_else(|| Origin::new(Arc::clone(tls)), Arc::clone))
 }
 
 #[cfg(test)]
 mod tests {
-    use penstock_model::names::{BackendId, EndpointId};
-    use penstock_model::snapshot::{Backend, Endpoint, Outside, Parts, Protocol};
+    use std::time::Duration;
 
+    use penstock_model::names::BackendId;
+    use penstock_model::snapshot::{HealthCheck, HealthScope, Host, Outside, Parts, Protocol, Roots, Tls};
+    use penstock_policy::health::{Belief, Seen};
+    use penstock_policy::pick::NoPick;
+    use penstock_policy::resolution::{Bounds, Outcome};
+
+    use super::super::names::Known;
     use super::*;
 
-    fn snapshot(endpoints: &[(&str, &str)]) -> Arc<Snapshot> {
+    fn snapshot(endpoints: &[(&str, &str)], outside: Outside) -> Arc<Snapshot> {
         let id = BackendId::new("default", "chat");
         let mut parts = Parts::default();
         let backend = Backend {
@@ -54,33 +114,134 @@ mod tests {
             is_default: true,
             protocol: Protocol::Http,
             identity: None,
-            outside: Outside::default(),
+            outside,
         };
         parts.backends.insert(id.clone(), Arc::new(backend));
         for (address, sidecar) in endpoints {
             let endpoint = Endpoint {
                 id: EndpointId { backend: id.clone(), address: address.parse().unwrap() },
-                sidecar: Some(sidecar.parse().unwrap()),
+                sidecar: sidecar.parse().ok(),
             };
             parts.endpoints.insert(endpoint.id.clone(), Arc::new(endpoint));
         }
         Arc::new(Snapshot::assemble(parts))
     }
 
+    fn backend(fleet: &Fleet) -> &Arc<BackendState> {
+        fleet.backends().next().unwrap()
+    }
+
+    fn probed(scope: HealthScope) -> Outside {
+        let check = HealthCheck { scope, ..HealthCheck::of("/health") };
+        Outside { health_check: Some(Arc::new(check)), ..Outside::default() }
+    }
+
     #[test]
     fn an_unchanged_endpoint_keeps_its_requests_and_a_changed_one_does_not() {
-        let id = BackendId::new("default", "chat");
         let (a, b) = (("10.0.0.1:80", "10.0.0.1:4743"), ("10.0.0.2:80", "10.0.0.2:4743"));
-        let first = Fleet::default().advance(snapshot(&[a, b]));
-        let backend = first.backend(&id).unwrap();
-        let tickets: Vec<_> = (0..8).map(|_| backend.pick(&backend.endpoints[1..]).unwrap()).collect();
+        let first = Fleet::default().advance(snapshot(&[a, b], Outside::default()), &Names::new());
+        let before = backend(&first);
+        let tickets: Vec<_> = (0..8).map(|_| before.pick(&before.endpoints[1..]).unwrap()).collect();
 
-        let second = first.advance(snapshot(&[a, ("10.0.0.2:80", "10.0.0.2:9999")]));
-        let next = second.backend(&id).unwrap();
-        assert!(Arc::ptr_eq(&backend.endpoints[0], &next.endpoints[0]));
-        assert!(!Arc::ptr_eq(&backend.endpoints[1], &next.endpoints[1]));
+        let changed = snapshot(&[a, ("10.0.0.2:80", "10.0.0.2:9999")], Outside::default());
+        let second = first.advance(changed, &Names::new());
+        let next = backend(&second);
+        assert!(Arc::ptr_eq(&before.endpoints[0], &next.endpoints[0]));
+        assert!(!Arc::ptr_eq(&before.endpoints[1], &next.endpoints[1]));
         assert_eq!(next.endpoints[0].in_flight(), 8);
         drop(tickets);
         assert_eq!(next.endpoints[0].in_flight(), 0);
+    }
+
+    #[test]
+    fn addresses_of_names_stand_among_those_that_are_written_each_once() {
+        let mut known = Known::default();
+        let addresses = ["10.0.0.1", "10.0.0.3", "fd00::3"].map(|text| text.parse().unwrap()).into();
+        let found = Outcome::Found { addresses, ttl: Duration::from_secs(1) };
+        let bounds = Bounds { ttl_min: Duration::ZERO, ttl_max: Duration::MAX };
+        known.resolution.learn(found, Outcome::Failed, bounds, 0.5);
+        let names = Names::from([("chat.example".into(), Arc::new(known))]);
+        let hosts = vec![
+            Host { name: "chat.example".into(), port: 80 },
+            Host { name: "chat.example".into(), port: 81 },
+            Host { name: "unknown.example".into(), port: 80 },
+        ];
+        let outside = Outside { hosts, ..Outside::default() };
+        let written = [("10.0.0.2:80", ""), ("10.0.0.3:80", "")];
+        let first = Fleet::default().advance(snapshot(&written, outside), &names);
+        let all: Vec<String> =
+            backend(&first).endpoints.iter().map(|state| state.endpoint.id.address.to_string()).collect();
+        let v4 = ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.3:81"];
+        assert_eq!(all, [&v4[..], &["[fd00::3]:80", "[fd00::3]:81"]].concat());
+
+        let again = first.advance(Arc::clone(&first.snapshot), &Names::new());
+        assert_eq!(backend(&again).endpoints.len(), 2);
+        assert!(Arc::ptr_eq(&again.routes, &first.routes), "the same snapshot has the same rules");
+        let kept = &backend(&first).endpoints[2..4];
+        assert!(backend(&again).endpoints.iter().zip(kept).all(|(new, old)| Arc::ptr_eq(new, old)));
+    }
+
+    #[test]
+    fn a_new_endpoint_gets_nothing_until_it_has_said_that_it_is_ready() {
+        let check = HealthCheck::of("/health");
+        let endpoints = [("10.0.0.1:80", ""), ("10.0.0.2:80", "")];
+        let outside = probed(HealthScope::OutsideMesh);
+        let fleet = Fleet::default().advance(snapshot(&endpoints, outside), &Names::new());
+        let backend = backend(&fleet);
+        assert_eq!(backend.pick(&[]).unwrap_err(), NoPick::NoEndpoints);
+        let [a, b] = &backend.endpoints[..] else { panic!("two endpoints") };
+        assert_eq!(a.probed.observe(Seen::Refusal, "answered 503", &check), None);
+        assert_eq!(
+            backend.absence(),
+            "no endpoint is ready, of 2: 10.0.0.1:80 answered 503; 10.0.0.2:80 was not asked yet"
+        );
+        assert_eq!(b.probed.observe(Seen::Ready, "answered 200", &check), Some(Belief::Ready));
+        for _ in 0..20 {
+            assert!(Arc::ptr_eq(backend.pick(&[]).unwrap().endpoint(), b));
+        }
+        assert_eq!(b.probed.observe(Seen::Refusal, "answered 503", &check), Some(Belief::Unready));
+        assert_eq!(backend.pick(&[]).unwrap_err(), NoPick::NoEndpoints);
+    }
+
+    #[test]
+    fn a_check_that_is_added_or_taken_away_interrupts_nobody() {
+        let endpoints = [("10.0.0.1:80", "")];
+        let plain = Fleet::default().advance(snapshot(&endpoints, Outside::default()), &Names::new());
+        let added = plain.advance(snapshot(&endpoints, probed(HealthScope::OutsideMesh)), &Names::new());
+        assert!(backend(&added).pick(&[]).is_ok(), "it has served until now");
+        let state = &backend(&added).endpoints[0];
+        state.probed.observe(Seen::Refusal, "answered 503", &HealthCheck::of("/health"));
+        assert!(backend(&added).pick(&[]).is_err());
+        let removed = added.advance(snapshot(&endpoints, Outside::default()), &Names::new());
+        assert!(backend(&removed).pick(&[]).is_ok());
+    }
+
+    #[test]
+    fn endpoints_with_a_sidecar_are_asked_only_where_all_are() {
+        let endpoints = [("10.0.0.1:80", "10.0.0.1:4743")];
+        for (scope, is_asked) in [(HealthScope::OutsideMesh, false), (HealthScope::All, true)] {
+            let fleet = Fleet::default().advance(snapshot(&endpoints, probed(scope)), &Names::new());
+            let backend = backend(&fleet);
+            assert_eq!(
+                backend.health_check_of(&backend.endpoints[0].endpoint).is_some(),
+                is_asked,
+                "{scope:?}"
+            );
+            assert_eq!(backend.pick(&[]).is_err(), is_asked, "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn tls_keeps_its_sessions_for_as_long_as_it_is_written_the_same() {
+        let outside = |hostname: &str| {
+            let tls = Tls { hostname: hostname.into(), roots: Roots::System, names: Vec::new() };
+            Outside { tls: Some(Arc::new(tls)), ..Outside::default() }
+        };
+        let first = Fleet::default().advance(snapshot(&[], outside("a.example")), &Names::new());
+        let same = first.advance(snapshot(&[("10.0.0.1:80", "")], outside("a.example")), &Names::new());
+        let other = same.advance(snapshot(&[], outside("b.example")), &Names::new());
+        let origin = |fleet: &Fleet| Arc::clone(backend(fleet).origin().unwrap());
+        assert!(Arc::ptr_eq(&origin(&first), &origin(&same)));
+        assert!(!Arc::ptr_eq(&origin(&same), &origin(&other)));
     }
 }

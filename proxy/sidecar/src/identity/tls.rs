@@ -41,6 +41,8 @@ pub type Cell = Arc<ArcSwapOption<Material>>;
 
 /// HTTP/2 between sidecars.
 pub const ALPN_H2: &[u8] = b"h2";
+/// HTTP/1.1, with endpoints outside the mesh.
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// For the inbound listener.
 ///

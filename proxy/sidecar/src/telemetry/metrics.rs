@@ -88,7 +88,15 @@ pub struct Metrics {
     pub slo_events: IntCounterVec,
     /// Requests in flight, by endpoint.
     pub endpoint_load: IntGaugeVec,
-    /// Connections with mutual TLS made so far.
+    /// What is believed of an endpoint: 1 for the state that it is in.
+    pub endpoint_state: IntGaugeVec,
+    /// Probes of endpoints, by what they saw.
+    pub health_checks: IntCounterVec,
+    /// Look-ups of names of endpoints, by result.
+    pub dns_lookups: IntCounterVec,
+    /// 1 for a name whose last look-up failed.
+    pub dns_stale: IntGaugeVec,
+    /// Connections with TLS made so far.
     pub tls_connections: IntCounterVec,
     /// Handshakes that ended in a refusal, by reason.
     pub tls_refusals: IntCounterVec,
@@ -217,9 +225,29 @@ impl Metrics {
                 "Load of an endpoint as this sidecar knows it.",
                 &["backend_namespace", "backend_name", "endpoint", "signal"],
             )?,
+            endpoint_state: declare.int_gauges(
+                "penstock_endpoint_state",
+                "1 for the state that an endpoint is in: ready, unready, or pending until it was first ready.",
+                &["backend_namespace", "backend_name", "endpoint", "state"],
+            )?,
+            health_checks: declare.counters(
+                "penstock_health_checks_total",
+                "Endpoints asked whether they are ready, by what they said.",
+                &["backend_namespace", "backend_name", "result"],
+            )?,
+            dns_lookups: declare.counters(
+                "penstock_dns_lookups_total",
+                "Look-ups of names of endpoints.",
+                &["name", "result"],
+            )?,
+            dns_stale: declare.int_gauges(
+                "penstock_dns_stale",
+                "1 for a name whose last look-up failed: its last addresses are in use.",
+                &["name"],
+            )?,
             tls_connections: declare.counters(
                 "penstock_tls_connections_total",
-                "Connections with mutual TLS.",
+                "Connections with TLS: mutual by direction, or origination to endpoints outside the mesh.",
                 &["direction", "version", "key_exchange"],
             )?,
             tls_refusals: declare.counters(

@@ -7,18 +7,21 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::RecvStream;
+use h2::client::SendRequest;
 use http::header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use penstock_model::names::EndpointId;
 use penstock_policy::retry::{Fault, Kind, Sent, Side};
 
 use super::call::Call;
-use super::pool::{Carrier, ConnectError, Lease, Place, Pool, Single, Terms, Used};
+use super::place::{Carrier, Place};
+use super::pool::{ConnectError, Lease, Link, Pool, Single, Terms, Used};
 use super::tunnel::Tunnel;
 use super::upload::{Feeding, Upload, UploadBody};
-use crate::http::headers::{self, SWITCHED};
+use crate::http::headers::{self, SWITCHED, TARGET, WIRE, WIRE_VERSION};
 use crate::seed;
 
 /// The one protocol that connections are switched to.
@@ -89,28 +92,30 @@ pub async fn attempt(
     head: &Head,
     call: &Call,
 ) -> Result<(Response<()>, Answer), Failed> {
-    match place.carrier {
-        Carrier::Mesh | Carrier::H2c => over_http2(pool, place, terms, head, call).await,
-        Carrier::Http1 => over_http1(pool, place, terms, head, call).await,
+    loop {
+        match pool.link(place, terms).await? {
+            Link::Shared(lease) => match lease.sender().ready().await {
+                Ok(sender) => return over_http2(sender, lease, place.carrier, head, call).await,
+                // A kept connection that has meanwhile closed; the next link dials or finds a live one.
+                Err(_) => pool.discard(place, &lease),
+            },
+            Link::Single(single) => {
+                if let Some(answered) = over_http1(single, head.http1_request(call)?, call).await {
+                    return answered;
+                }
+            }
+        }
     }
 }
 
 async fn over_http2(
-    pool: &Pool,
-    place: &Place,
-    terms: Terms,
+    mut sender: SendRequest<Bytes>,
+    lease: Lease,
+    carrier: Carrier,
     head: &Head,
     call: &Call,
 ) -> Result<(Response<()>, Answer), Failed> {
-    let mut request = head.http2_request(place.carrier)?;
-    let (lease, mut sender) = loop {
-        let lease = pool.lease(place, terms).await?;
-        match lease.sender().ready().await {
-            Ok(sender) => break (lease, sender),
-            // A kept connection that has meanwhile closed; the next lease dials or finds a live one.
-            Err(_) => pool.discard(place, &lease),
-        }
-    };
+    let mut request = head.http2_request(carrier)?;
     if call.upgrade.is_some() {
         if !sender.is_extended_connect_protocol_enabled() {
             let message = "the endpoint does not carry WebSocket over HTTP/2 (RFC 8441)".to_owned();
@@ -132,42 +137,33 @@ async fn over_http2(
     });
     let response = response.await.map_err(|error| Failed::http2(&error, Sent::Something))?;
     let (mut parts, receiving) = response.into_parts();
-    let switched = match place.carrier {
-        Carrier::Mesh => parts.headers.contains_key(SWITCHED),
-        Carrier::H2c | Carrier::Http1 => true,
-    };
+    let switched = carrier != Carrier::Mesh || parts.headers.contains_key(SWITCHED);
     if call.upgrade.is_some() && parts.status.is_success() && switched {
         parts.status = StatusCode::SWITCHING_PROTOCOLS;
     }
     Ok((Response::from_parts(parts, ()), Answer::Http2 { sending, receiving, lease }))
 }
 
+/// Nothing where the application closed a kept connection just now, and the request never left.
 async fn over_http1(
-    pool: &Pool,
-    place: &Place,
-    terms: Terms,
-    head: &Head,
+    Single { mut sender, used }: Single,
+    request: Request<UploadBody>,
     call: &Call,
-) -> Result<(Response<()>, Answer), Failed> {
-    loop {
-        let Single { mut sender, used } = pool.single(place, terms).await?;
-        let request = head.http1_request(call)?;
-        match sender.try_send_request(request).await {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                return switch(response, call).await;
-            }
-            Ok(response) => {
-                let (parts, receiving) = response.into_parts();
-                let ended = hyper::body::Body::is_end_stream(&receiving);
-                let answer = Answer::Http1 { receiving, sender, trailers: None, ended };
-                return Ok((Response::from_parts(parts, ()), answer));
-            }
-            // The application closed a kept connection just now, and the request never left.
-            Err(error) if error.message().is_some() && used == Used::Before && call.upload.rewind() => {}
-            Err(error) => {
-                let sent = if error.message().is_some() { Sent::Nothing } else { Sent::Something };
-                return Err(Failed::http1(error.error(), sent));
-            }
+) -> Option<Result<(Response<()>, Answer), Failed>> {
+    match sender.try_send_request(request).await {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(switch(response, call).await)
+        }
+        Ok(response) => {
+            let (parts, receiving) = response.into_parts();
+            let ended = hyper::body::Body::is_end_stream(&receiving);
+            let answer = Answer::Http1 { receiving, sender, trailers: None, ended };
+            Some(Ok((Response::from_parts(parts, ()), answer)))
+        }
+        Err(error) if error.message().is_some() && used == Used::Before && call.upload.rewind() => None,
+        Err(error) => {
+            let sent = if error.message().is_some() { Sent::Nothing } else { Sent::Something };
+            Some(Err(Failed::http1(error.error(), sent)))
         }
     }
 }
@@ -276,10 +272,17 @@ impl Answer {
 }
 
 impl Head {
+    /// Adds what an endpoint's sidecar is told.
+    pub fn address(&mut self, endpoint: &EndpointId, attempt: u32) {
+        self.headers.insert(WIRE, WIRE_VERSION);
+        headers::insert_text(&mut self.headers, TARGET, &endpoint.address.to_string());
+        headers::insert_text(&mut self.headers, headers::BACKEND, &endpoint.backend.to_string());
+        headers::insert_text(&mut self.headers, headers::ATTEMPT, &attempt.to_string());
+    }
+
     fn http2_request(&self, carrier: Carrier) -> Result<Request<()>, Failed> {
-        let scheme = if carrier == Carrier::Mesh { "https" } else { "http" };
         let uri = Uri::builder()
-            .scheme(scheme)
+            .scheme(carrier.scheme())
             .authority(self.authority.as_str())
             .path_and_query(self.target.clone())
             .build()
@@ -377,7 +380,9 @@ impl From<ConnectError> for Failed {
     fn from(error: ConnectError) -> Self {
         let kind = match &error {
             ConnectError::Network { .. } | ConnectError::Timeout { .. } => Kind::Connect,
-            ConnectError::Identity { .. } | ConnectError::Handshake { .. } => Kind::Tls,
+            ConnectError::Identity { .. }
+            | ConnectError::Distrust { .. }
+            | ConnectError::Handshake { .. } => Kind::Tls,
         };
         Self::upstream(kind, Sent::Nothing, report(&error))
     }

@@ -13,7 +13,7 @@ use penstock_dialect::reply::ErrorCode;
 use penstock_model::settings::Application;
 use penstock_model::units::Moment;
 
-use super::upload::Upload;
+use super::upload::{BodyBudget, Held, Upload};
 use crate::fleet::BackendState;
 use crate::listen::line::Line;
 
@@ -38,6 +38,24 @@ pub struct Call {
     pub deadline: Option<Moment>,
     /// Longest time of one attempt, from its start to the end of its answer.
     pub attempt_timeout: Option<Duration>,
+}
+
+impl Call {
+    /// A request of our own, without a body.
+    pub fn of_our_own() -> Self {
+        let held = Held::none(&BodyBudget::new(0));
+        Self {
+            target: Target::Nowhere,
+            upload: Upload::whole(VecDeque::new(), held, None),
+            line: Arc::default(),
+            trail: Arc::default(),
+            interim: Arc::default(),
+            upgrade: None,
+            dialect: Dialect::Http,
+            deadline: None,
+            attempt_timeout: None,
+        }
+    }
 }
 
 /// How the caller asks for WebSocket.

@@ -1,16 +1,18 @@
 //! Connections to endpoints, kept and shared.
 //!
-//! HTTP/2 connections (mutual TLS to a sidecar, or plaintext to an application) are shared up to a number of streams; one request at a
-//! time dials, the others wait for it. HTTP/1.1 connections serve one request at a time and are kept for a few seconds.
+//! HTTP/2 connections are shared up to a number of streams; one request at a time dials, the others wait for it. HTTP/1.1 connections
+//! serve one request at a time and are kept for a few seconds. An endpoint outside the mesh chooses between the two in the TLS handshake:
+//! until it has chosen, requests wait for the first dial as for HTTP/2; one that chose HTTP/1.1 last is dialled by each for itself.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use http::Version;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -23,36 +25,17 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::dial::{Dial, Wire, gathered, read_ahead};
+use super::origin::{Distrust, Origin};
+use super::place::{Carrier, Offer, Place};
 use super::upload::UploadBody;
 use crate::clock;
+use crate::identity::tls::{ALPN_H2, ALPN_HTTP1};
 use crate::identity::verify::{Refusal, Trust};
 use crate::identity::{self, Identity};
 use crate::listen::line::STREAM_WINDOW_BYTES;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::turn::OncePerTurn;
-
-/// How requests are carried to a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Carrier {
-    /// HTTP/2 over mutual TLS to a sidecar.
-    Mesh,
-    /// HTTP/2 in plaintext to an application.
-    H2c,
-    /// HTTP/1.1 in plaintext to an application.
-    Http1,
-}
-
-/// Which connections are interchangeable.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// Where the connection goes.
-    pub address: SocketAddr,
-    /// What it carries.
-    pub carrier: Carrier,
-    /// Who must be there, for `Mesh`; any identity of the trust domain where absent.
-    pub identity: Option<Arc<str>>,
-}
 
 /// How connections are made and shared.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +74,15 @@ pub enum ConnectError {
         /// Why.
         #[source]
         source: Refusal,
+    },
+    /// The endpoint outside the mesh is not who it should be.
+    #[error("the endpoint at {address} was refused")]
+    Distrust {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: Distrust,
     },
     /// The peer does not speak as agreed.
     #[error("the handshake with {address} failed")]
@@ -132,6 +124,23 @@ pub struct Pool {
 struct Shelf {
     open: Mutex<Vec<Arc<Shared>>>,
     dialling: tokio::sync::Mutex<()>,
+    /// What was spoken on the connection dialled last, where that is the endpoint's choice.
+    chose_http1: AtomicBool,
+}
+
+/// Something to send a request on.
+#[derive(Debug)]
+pub enum Link {
+    /// A place on an HTTP/2 connection.
+    Shared(Lease),
+    /// An HTTP/1.1 connection.
+    Single(Single),
+}
+
+/// A connection that was just made.
+enum Fresh {
+    Http2(SendRequest<Bytes>),
+    Http1(http1::SendRequest<UploadBody>),
 }
 
 #[derive(Debug)]
@@ -196,25 +205,55 @@ impl Pool {
         Ok(Self { dial, tls, tasks, telemetry, shared: Mutex::default(), single: Mutex::default() })
     }
 
-    /// A place on an HTTP/2 connection, dialled if none has room.
+    /// Something to send a request on, dialled if there is none.
     ///
     /// # Errors
     /// When a connection is needed and cannot be made. Nothing of the request has been sent then.
-    pub async fn lease(&self, place: &Place, terms: Terms) -> Result<Lease, ConnectError> {
+    pub async fn link(&self, place: &Place, terms: Terms) -> Result<Link, ConnectError> {
+        match place.carrier {
+            Carrier::Http1 => self.single(place, terms).await.map(Link::Single),
+            Carrier::Mesh | Carrier::H2c | Carrier::Tls(Offer::Http2) => self.lease(place, terms).await,
+            Carrier::Tls(Offer::Both) => {
+                if let Some(kept) = self.kept(place) {
+                    return Ok(Link::Single(kept));
+                }
+                self.lease(place, terms).await
+            }
+        }
+    }
+
+    /// A place on a shared connection, dialled if none has room; another connection where the endpoint will have no HTTP/2.
+    async fn lease(&self, place: &Place, terms: Terms) -> Result<Link, ConnectError> {
         let shelf = Arc::clone(self.shared.lock().entry(place.clone()).or_default());
         if let Some(lease) = shelf.room(terms.streams_max) {
-            return Ok(lease);
+            return Ok(Link::Shared(lease));
         }
         // The wait for another's dial counts: behind a dead endpoint nobody waits longer than for a dial of his own.
         let leased = timeout(terms.connect_timeout, async {
-            let _turn = shelf.dialling.lock().await;
+            let turn = if shelf.chose_http1.load(Ordering::Relaxed) {
+                None
+            } else {
+                Some(shelf.dialling.lock().await)
+            };
             if let Some(lease) = shelf.room(terms.streams_max) {
-                return Ok(lease);
+                return Ok(Link::Shared(lease));
             }
-            let sender = self.connect_http2(place).await?;
-            let shared = Arc::new(Shared { sender, streams: AtomicU32::new(1) });
-            shelf.open.lock().push(Arc::clone(&shared));
-            Ok(Lease(shared))
+            if turn.is_some() && shelf.chose_http1.load(Ordering::Relaxed) {
+                // Meanwhile the endpoint has chosen: nobody need wait for another any more.
+                drop(turn);
+            }
+            match self.connect(place).await? {
+                Fresh::Http2(sender) => {
+                    shelf.chose_http1.store(false, Ordering::Relaxed);
+                    let shared = Arc::new(Shared { sender, streams: AtomicU32::new(1) });
+                    shelf.open.lock().push(Arc::clone(&shared));
+                    Ok(Link::Shared(Lease(shared)))
+                }
+                Fresh::Http1(sender) => {
+                    shelf.chose_http1.store(true, Ordering::Relaxed);
+                    Ok(Link::Single(Single { sender, used: Used::Never }))
+                }
+            }
         });
         leased.await.unwrap_or_else(|_| Err(timed_out(place, terms)))
     }
@@ -227,18 +266,26 @@ impl Pool {
     }
 
     /// An HTTP/1.1 connection, kept or new.
-    ///
-    /// # Errors
-    /// As for [`lease`](Self::lease).
-    pub async fn single(&self, place: &Place, terms: Terms) -> Result<Single, ConnectError> {
-        while let Some(idle) = self.single.lock().get_mut(place).and_then(Vec::pop) {
-            if clock::now().since(idle.since) < HTTP1_IDLE_MAX && idle.sender.is_ready() {
-                return Ok(Single { sender: idle.sender, used: Used::Before });
-            }
+    async fn single(&self, place: &Place, terms: Terms) -> Result<Single, ConnectError> {
+        if let Some(kept) = self.kept(place) {
+            return Ok(kept);
         }
-        let connected = timeout(terms.connect_timeout, self.connect_http1(place));
+        let connected = timeout(terms.connect_timeout, async {
+            let wire = self.dial(place.address).await?;
+            self.connect_http1(place, wire).await
+        });
         let sender = connected.await.unwrap_or_else(|_| Err(timed_out(place, terms)))?;
         Ok(Single { sender, used: Used::Never })
+    }
+
+    /// A kept HTTP/1.1 connection, if there is one that still lives.
+    fn kept(&self, place: &Place) -> Option<Single> {
+        while let Some(idle) = self.single.lock().get_mut(place).and_then(Vec::pop) {
+            if clock::now().since(idle.since) < HTTP1_IDLE_MAX && idle.sender.is_ready() {
+                return Some(Single { sender: idle.sender, used: Used::Before });
+            }
+        }
+        None
     }
 
     /// Keeps an HTTP/1.1 connection whose request and answer are complete.
@@ -272,13 +319,31 @@ impl Pool {
         shared.values().map(taken).sum()
     }
 
-    async fn connect_http2(&self, place: &Place) -> Result<SendRequest<Bytes>, ConnectError> {
-        let address = place.address;
-        let wire = self.dial(address).await?;
-        let wire: Box<dyn Wire> = match place.carrier {
-            Carrier::Mesh => self.secure(place, wire).await?,
-            Carrier::H2c | Carrier::Http1 => wire,
+    async fn connect(&self, place: &Place) -> Result<Fresh, ConnectError> {
+        let wire = self.dial(place.address).await?;
+        let wire = match (place.carrier, &place.origin) {
+            (Carrier::Mesh, _) => self.secure(place, wire).await?,
+            (Carrier::Tls(offer), Some(origin)) => {
+                match self.originate(place.address, origin, offer, wire).await? {
+                    (wire, Version::HTTP_2) => wire,
+                    (wire, _) => return self.connect_http1(place, wire).await.map(Fresh::Http1),
+                }
+            }
+            (Carrier::Tls(_), None) => {
+                let source = "nothing says whom to trust".into();
+                return Err(ConnectError::Handshake { address: place.address, source });
+            }
+            (Carrier::H2c | Carrier::Http1, _) => wire,
         };
+        self.connect_http2(place, wire).await.map(Fresh::Http2)
+    }
+
+    async fn connect_http2(
+        &self,
+        place: &Place,
+        wire: Box<dyn Wire>,
+    ) -> Result<SendRequest<Bytes>, ConnectError> {
+        let address = place.address;
         let wire = gathered(wire);
         let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
@@ -302,9 +367,12 @@ impl Pool {
         Ok(sender)
     }
 
-    async fn connect_http1(&self, place: &Place) -> Result<http1::SendRequest<UploadBody>, ConnectError> {
+    async fn connect_http1(
+        &self,
+        place: &Place,
+        wire: Box<dyn Wire>,
+    ) -> Result<http1::SendRequest<UploadBody>, ConnectError> {
         let address = place.address;
-        let wire = self.dial(address).await?;
         let (sender, connection) = http1::Builder::new()
             .handshake(TokioIo::new(wire))
             .await
@@ -336,6 +404,10 @@ impl Pool {
             None => ConnectError::Handshake { address, source: source.into() },
         })?;
         let (_, session) = stream.get_ref();
+        if session.alpn_protocol() != Some(ALPN_H2) {
+            let source = "it did not agree to speak HTTP/2 (ALPN `h2`)".into();
+            return Err(ConnectError::Handshake { address, source });
+        }
         let leaf = session.peer_certificates().and_then(<[_]>::first);
         let peer = leaf.ok_or(Refusal::NoCertificate).and_then(Trust::peer_of).map_err(refused)?;
         if let Some(expected) = place.identity.as_ref().filter(|expected| ***expected != *peer.as_str()) {
@@ -343,6 +415,42 @@ impl Pool {
         }
         self.telemetry.tls_opened("outbound", session);
         Ok(Box::new(stream))
+    }
+
+    /// TLS to an endpoint outside the mesh, and the version of HTTP that it chose.
+    async fn originate(
+        &self,
+        address: SocketAddr,
+        origin: &Origin,
+        offer: Offer,
+        wire: Box<dyn Wire>,
+    ) -> Result<(Box<dyn Wire>, Version), ConnectError> {
+        let refused = |source: Distrust| {
+            let hostname = &*origin.tls().hostname;
+            self.telemetry.origin_refused(&source);
+            tracing::warn!(%address, hostname, reason = source.reason(), error = %source, "endpoint refused");
+            ConnectError::Distrust { address, source }
+        };
+        let config = origin.config().await.map_err(refused)?;
+        let name = origin.server_name().map_err(refused)?;
+        let alpn = match offer {
+            Offer::Http2 => vec![ALPN_H2.to_vec()],
+            Offer::Both => vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()],
+        };
+        let connected = TlsConnector::from(config).with_alpn(alpn).connect(name, read_ahead(wire)).await;
+        let stream = connected.map_err(|source| match Distrust::of(&source) {
+            Some(distrust) => refused(distrust),
+            None => ConnectError::Handshake { address, source: source.into() },
+        })?;
+        let (_, session) = stream.get_ref();
+        let version = match (session.alpn_protocol(), offer) {
+            (Some(ALPN_H2), _) => Version::HTTP_2,
+            // No choice is HTTP/1.1, as ever.
+            (_, Offer::Both) => Version::HTTP_11,
+            (_, Offer::Http2) => return Err(refused(Distrust::NoHttp2)),
+        };
+        self.telemetry.tls_opened("origination", session);
+        Ok((Box::new(stream), version))
     }
 }
 
@@ -403,6 +511,7 @@ async fn keep_pinging(mut pings: h2::PingPong, mut silent: oneshot::Sender<()>) 
 mod tests {
     use futures::future::{BoxFuture, join_all};
     use penstock_model::settings::AccessLog;
+    use penstock_model::snapshot::Protocol;
     use tokio::time::Instant;
 
     use super::*;
@@ -421,11 +530,10 @@ mod tests {
     async fn behind_a_dead_endpoint_nobody_waits_longer_than_for_one_dial() {
         let telemetry = Telemetry::new(&AccessLog::Off).unwrap();
         let pool = Pool::new(Arc::new(BlackHole), &Identity::new(), Tasks::default(), telemetry).unwrap();
-        let place =
-            Place { address: SocketAddr::from(([127, 0, 0, 1], 1)), carrier: Carrier::H2c, identity: None };
+        let place = Place::plaintext(SocketAddr::from(([127, 0, 0, 1], 1)), Protocol::H2c);
         let terms = Terms { connect_timeout: Duration::from_secs(1), streams_max: 100 };
         let began = Instant::now();
-        let leases = join_all((0..8).map(|_| pool.lease(&place, terms))).await;
+        let leases = join_all((0..8).map(|_| pool.link(&place, terms))).await;
         assert!(leases.iter().all(|lease| matches!(lease, Err(ConnectError::Timeout { .. }))));
         assert_eq!(began.elapsed(), terms.connect_timeout);
     }

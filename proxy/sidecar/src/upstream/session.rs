@@ -11,17 +11,17 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
-use penstock_model::snapshot::Protocol;
 use penstock_model::units::Moment;
 use penstock_policy::pick::NoPick;
 use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
 
 use super::attempt::{self, Answer, Failed, Head};
 use super::call::{Call, Failure, Target};
-use super::pool::{Carrier, Place, Pool, Terms};
+use super::place::{Carrier, Place};
+use super::pool::{Pool, Terms};
 use crate::clock;
 use crate::fleet::{EndpointState, Ticket};
-use crate::http::headers::{self, TARGET, UNPROCESSED, WIRE, WIRE_VERSION};
+use crate::http::headers::{self, UNPROCESSED};
 use crate::http::reply;
 use crate::telemetry::Telemetry;
 
@@ -220,11 +220,7 @@ impl LogicalRequest {
     fn next_place(&self) -> Result<(Place, Terms, Option<Ticket>), Failure> {
         match &self.call.target {
             Target::Nowhere => Err(Failure::new(ErrorCode::Internal, "a redirect was sent on")),
-            Target::Application(application) => {
-                let carrier = plaintext(application.protocol);
-                let place = Place { address: application.connect, carrier, identity: None };
-                Ok((place, LOCAL_TERMS, None))
-            }
+            Target::Application(application) => Ok((Place::of_application(application), LOCAL_TERMS, None)),
             Target::Backend(state) => {
                 let ticket = state.pick(&self.tried).map_err(|none| {
                     let code = match none {
@@ -232,22 +228,17 @@ impl LogicalRequest {
                         NoPick::AllFull => ErrorCode::Overloaded,
                         NoPick::AllTried => ErrorCode::Connect,
                     };
-                    Failure::new(code, format!("Backend {}: {none}", state.backend.id))
+                    let why = match none {
+                        NoPick::NoEndpoints => state.absence(),
+                        NoPick::AllFull | NoPick::AllTried => none.to_string(),
+                    };
+                    Failure::new(code, format!("Backend {}: {why}", state.backend.id))
                 })?;
                 let id = &state.backend.id.0;
                 let labels = [&*id.namespace, &*id.name, ticket.reason.as_str()];
                 self.telemetry.metrics.picks.with_label_values(&labels).inc();
                 let endpoint = &ticket.endpoint().endpoint;
-                let place = match endpoint.sidecar {
-                    Some(address) => {
-                        Place { address, carrier: Carrier::Mesh, identity: state.backend.identity.clone() }
-                    }
-                    None => Place {
-                        address: endpoint.id.address,
-                        carrier: plaintext(state.backend.protocol),
-                        identity: None,
-                    },
-                };
+                let place = Place::of_endpoint(state, endpoint);
                 let terms = Terms {
                     connect_timeout: state.policy.connect_timeout,
                     streams_max: state.policy.streams_per_connection_max,
@@ -264,10 +255,7 @@ impl LogicalRequest {
             self.tried.push(Arc::clone(ticket.endpoint()));
             let endpoint = &ticket.endpoint().endpoint;
             if endpoint.sidecar.is_some() {
-                head.headers.insert(WIRE, WIRE_VERSION);
-                headers::insert_text(&mut head.headers, TARGET, &endpoint.id.address.to_string());
-                headers::insert_text(&mut head.headers, headers::BACKEND, &endpoint.id.backend.to_string());
-                headers::insert_text(&mut head.headers, headers::ATTEMPT, &attempt.to_string());
+                head.address(&endpoint.id, attempt);
             }
         }
         head
@@ -355,13 +343,6 @@ impl Drop for LogicalRequest {
         if !self.call.upload.is_whole() {
             self.call.upload.abort();
         }
-    }
-}
-
-fn plaintext(protocol: Protocol) -> Carrier {
-    match protocol {
-        Protocol::Http => Carrier::Http1,
-        Protocol::H2c => Carrier::H2c,
     }
 }
 
