@@ -143,6 +143,11 @@ impl App {
         self.sockets.inbound.as_ref().and_then(|socket| socket.local().ok())
     }
 
+    /// Where the admin pages are.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.sockets.admin.local().ok()
+    }
+
     /// To look into it while it runs.
     pub fn vitals(&self) -> Vitals {
         Vitals {

@@ -28,6 +28,8 @@ pub enum Carrier {
 pub enum Offer {
     /// HTTP/2 and nothing else.
     Http2,
+    /// HTTP/1.1 and nothing else.
+    Http1,
     /// HTTP/2 and HTTP/1.1.
     Both,
 }
@@ -106,6 +108,16 @@ impl Place {
             },
             None => Self::plaintext(address, protocol),
         }
+    }
+
+    /// The same for a connection that is to switch to WebSocket: hardly anybody does so from HTTP/2.
+    #[must_use]
+    pub fn to_switch(self) -> Self {
+        let carrier = match self.carrier {
+            Carrier::Tls(Offer::Both) => Carrier::Tls(Offer::Http1),
+            other => other,
+        };
+        Self { carrier, ..self }
     }
 
     fn origin_key(&self) -> Option<*const Origin> {

@@ -211,7 +211,7 @@ impl Pool {
     /// When a connection is needed and cannot be made. Nothing of the request has been sent then.
     pub async fn link(&self, place: &Place, terms: Terms) -> Result<Link, ConnectError> {
         match place.carrier {
-            Carrier::Http1 => self.single(place, terms).await.map(Link::Single),
+            Carrier::Http1 | Carrier::Tls(Offer::Http1) => self.single(place, terms).await.map(Link::Single),
             Carrier::Mesh | Carrier::H2c | Carrier::Tls(Offer::Http2) => self.lease(place, terms).await,
             Carrier::Tls(Offer::Both) => {
                 if let Some(kept) = self.kept(place) {
@@ -272,6 +272,12 @@ impl Pool {
         }
         let connected = timeout(terms.connect_timeout, async {
             let wire = self.dial(place.address).await?;
+            let wire = match (place.carrier, &place.origin) {
+                (Carrier::Tls(offer), Some(origin)) => {
+                    self.originate(place.address, origin, offer, wire).await?.0
+                }
+                _ => wire,
+            };
             self.connect_http1(place, wire).await
         });
         let sender = connected.await.unwrap_or_else(|_| Err(timed_out(place, terms)))?;
@@ -435,6 +441,7 @@ impl Pool {
         let name = origin.server_name().map_err(refused)?;
         let alpn = match offer {
             Offer::Http2 => vec![ALPN_H2.to_vec()],
+            Offer::Http1 => vec![ALPN_HTTP1.to_vec()],
             Offer::Both => vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()],
         };
         let connected = TlsConnector::from(config).with_alpn(alpn).connect(name, read_ahead(wire)).await;
@@ -446,7 +453,7 @@ impl Pool {
         let version = match (session.alpn_protocol(), offer) {
             (Some(ALPN_H2), _) => Version::HTTP_2,
             // No choice is HTTP/1.1, as ever.
-            (_, Offer::Both) => Version::HTTP_11,
+            (_, Offer::Both | Offer::Http1) => Version::HTTP_11,
             (_, Offer::Http2) => return Err(refused(Distrust::NoHttp2)),
         };
         self.telemetry.tls_opened("origination", session);

@@ -239,6 +239,7 @@ impl LogicalRequest {
                 self.telemetry.metrics.picks.with_label_values(&labels).inc();
                 let endpoint = &ticket.endpoint().endpoint;
                 let place = Place::of_endpoint(state, endpoint);
+                let place = if self.call.upgrade.is_some() { place.to_switch() } else { place };
                 let terms = Terms {
                     connect_timeout: state.policy.connect_timeout,
                     streams_max: state.policy.streams_per_connection_max,

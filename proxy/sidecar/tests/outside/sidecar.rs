@@ -1,0 +1,89 @@
+//! A sidecar with one Backend.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use penstock_proxy::app::{self, App};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+/// A sidecar that takes its documents from files.
+pub(crate) struct Sidecar {
+    pub(crate) outbound: SocketAddr,
+    admin: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ended: tokio::task::JoinHandle<()>,
+    _dir: TempDir,
+}
+
+impl Sidecar {
+    /// With one Backend, `app`, whose `spec` is this flow mapping, and with these further settings.
+    pub(crate) async fn before(spec: &str, settings: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let document = format!(
+            "apiVersion: penstock.dev/v1alpha1\nkind: Backend\nmetadata: {{name: app}}\nspec:\n{}\n",
+            spec.lines().map(|line| format!("  {line}\n")).collect::<String>()
+        );
+        fs::create_dir(dir.path().join("documents")).unwrap();
+        fs::write(dir.path().join("documents/app.yaml"), document).unwrap();
+        let config = dir.path().join("proxy.yaml");
+        let settings = format!(
+            "apiVersion: penstock.dev/v1alpha1\nkind: ProxyConfig\nmetadata: {{name: web}}\nspec:\n  documents: ./documents\n  \
+             outbound: {{listen: \"127.0.0.1:0\"}}\n  admin: {{listen: \"127.0.0.1:0\"}}\n  accessLog: {{path: \"off\"}}\n  \
+             {settings}\n"
+        );
+        fs::write(&config, settings).unwrap();
+        let app = App::build(app::settings(&config).unwrap()).await.unwrap();
+        let (outbound, admin) = (app.outbound().unwrap(), app.admin().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        #[expect(clippy::disallowed_methods, reason = "the test owns this task and joins it")]
+        let ended = tokio::spawn(async move {
+            app.run(async { drop(stopped.await) }).await.unwrap();
+        });
+        let sidecar = Self { outbound, admin, stop: Some(stop), ended, _dir: dir };
+        // An unknown host is answered by the sidecar itself: 503 until it has documents, 404 after.
+        while sidecar.get("x").await.contains("no_backend") {
+            tokio::task::yield_now().await;
+        }
+        sidecar
+    }
+
+    /// The whole answer to a GET of `/`.
+    pub(crate) async fn get(&self, host: &str) -> String {
+        get(self.outbound, host, "/").await
+    }
+
+    /// Waits until this stands in its metrics.
+    pub(crate) async fn counts(&self, line: &str) {
+        while !get(self.admin, "admin", "/metrics").await.contains(line) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Asks until the answer is as wished.
+    pub(crate) async fn answers(&self, wish: impl Fn(&str) -> bool) -> String {
+        loop {
+            let answer = self.get("app").await;
+            if wish(&answer) {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        drop(self.stop.take());
+        self.ended.await.unwrap();
+    }
+}
+
+async fn get(address: SocketAddr, host: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
