@@ -18,5 +18,6 @@ mod metrics;
 mod openai_sdk;
 mod plane_loss;
 mod push;
+mod reload;
 mod streaming;
 mod trust;

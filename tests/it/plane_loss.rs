@@ -182,13 +182,41 @@ async fn a_sidecar_that_restarts_without_its_control_plane_knows_its_routes_and_
     let told = (answer.status, answer.header("x-penstock-error"));
     assert_eq!(told, (502, Some("connect")), "{answer:?}");
     let ready = client::get(web.admin(), "/ready").await;
-    assert_eq!((ready.status, ready.text.as_str()), (503, "no certificate has been issued yet\n"));
+    let is_told = ready.status == 503 && ready.text.starts_with("no certificate has been issued yet");
+    assert!(is_told && ready.text.lines().count() == 1, "{ready:?}");
     // All is well once the control plane is back.
     mesh.plane.restart().await;
     web.ready().await;
     assert_eq!(client::post(web.outbound(), "/v1/chat/completions", &small()).await.status, 200);
     mesh.in_use(version.as_str().unwrap(), &[&web]).await;
     assert_eq!(web.page("/config_dump").await["source"], "push");
+}
+
+#[tokio::test]
+async fn a_sidecar_that_starts_before_its_control_plane_waits_and_says_what_for() {
+    let mut mesh = Mesh::start().await;
+    let (a, _b, _web) = two_engines(&mesh).await;
+    mesh.plane.kill();
+    let late = mesh.caller("late").await;
+    let lacks = [
+        "no snapshot has been received yet: the control plane at 127.0.0.1:",
+        "no certificate has been issued yet: the control plane at 127.0.0.1:",
+    ];
+    eventually("it says what it lacks, and why", async || {
+        let page = client::get(late.admin(), "/ready").await;
+        let lines: Vec<_> = page.text.lines().collect();
+        let told = lines.len() == 2 && lacks.iter().zip(&lines).all(|(lack, line)| line.starts_with(lack));
+        if told && page.status == 503 { Ok(()) } else { Err(format!("{page:?}")) }
+    })
+    .await;
+    assert_eq!(client::get(late.admin(), "/live").await.status, 200);
+    let answer = client::post(late.outbound(), "/v1/chat/completions", &small()).await;
+    assert_eq!((answer.status, answer.header("x-penstock-error")), (503, Some("no_backend")), "{answer:?}");
+    mesh.plane.restart().await;
+    late.ready().await;
+    let answer = client::post(late.outbound(), "/v1/chat/completions", &small()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(a.sidecar.is_ready().await);
 }
 
 #[tokio::test]

@@ -89,7 +89,12 @@ impl Mesh {
         self.sidecar(name, more).await
     }
 
-    async fn sidecar(&self, name: &str, mut spec: Value) -> Sidecar {
+    async fn sidecar(&self, name: &str, spec: Value) -> Sidecar {
+        Sidecar::start(self.dir(), name, self.spec(name, spec)).await
+    }
+
+    /// The `spec` of a ProxyConfig for a sidecar of this mesh, with more settings.
+    pub fn spec(&self, name: &str, mut spec: Value) -> Value {
         spec["identity"] = json!({"serviceAccount": name});
         spec["controlPlane"] = json!({
             "address": self.plane.grpc(),
@@ -97,7 +102,7 @@ impl Mesh {
             "tokenFile": self.plane.join_token(),
         });
         spec["stateDir"] = json!(format!("{name}.state"));
-        Sidecar::start(self.dir(), name, spec).await
+        spec
     }
 
     /// Gives these documents to the control plane and waits until these sidecars use them and are ready.

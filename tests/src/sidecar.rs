@@ -23,16 +23,34 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts one beside the workload `name` with this `spec` of a ProxyConfig, to which listeners for the admin pages and an
     /// access log of its own are added.
-    pub async fn start(dir: &Path, name: &str, mut spec: Value) -> Self {
-        spec["admin"] = json!({"listen": "127.0.0.1:0"});
-        spec["accessLog"] = json!({"path": format!("{name}.access.log")});
+    pub async fn start(dir: &Path, name: &str, spec: Value) -> Self {
+        Self::write(dir, name, spec);
+        let program = Self::spawn(dir, name).await;
+        Self { program, name: name.to_owned(), dir: dir.to_owned() }
+    }
+
+    /// Puts this `spec` in the place of the one that it was started with, with the same additions where it has no other.
+    pub fn configure(&self, spec: Value) {
+        Self::write(&self.dir, &self.name, spec);
+    }
+
+    fn write(dir: &Path, name: &str, mut spec: Value) {
+        let defaults = [
+            ("admin", json!({"listen": "127.0.0.1:0"})),
+            ("accessLog", json!({"path": format!("{name}.access.log")})),
+        ];
+        for (field, default) in defaults {
+            if spec[field].is_null() {
+                spec[field] = default;
+            }
+        }
         let document = json!({
             "apiVersion": "penstock.dev/v1alpha1", "kind": "ProxyConfig",
             "metadata": {"name": name}, "spec": spec,
         });
-        std::fs::write(dir.join(format!("{name}.yaml")), format!("{document:#}")).expect("a ProxyConfig");
-        let program = Self::spawn(dir, name).await;
-        Self { program, name: name.to_owned(), dir: dir.to_owned() }
+        let beside = dir.join(format!("{name}.beside"));
+        std::fs::write(&beside, format!("{document:#}")).expect("a ProxyConfig");
+        std::fs::rename(beside, dir.join(format!("{name}.yaml"))).expect("a ProxyConfig in its place");
     }
 
     async fn spawn(dir: &Path, name: &str) -> Program {

@@ -1,5 +1,7 @@
 //! Decided: the settings of one sidecar process, compiled from its ProxyConfig.
 
+mod adopt;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,11 +10,13 @@ use crate::names::ObjectName;
 use crate::snapshot::Protocol;
 use crate::spiffe::SpiffeId;
 
+pub use self::adopt::Kept;
+
 /// How long open streams may go on after the stop signal, unless the ProxyConfig says otherwise: long answers of large
 /// models take minutes.
 pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(300);
 
-/// Settings of one sidecar process. Listeners and paths are fixed at start; a change of them needs a restart.
+/// Settings of one sidecar process. Listeners and who the workload is are fixed at start; all else may change while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxySettings {
     /// Name of the workload that the sidecar stands beside.
@@ -41,6 +45,15 @@ pub struct ProxySettings {
     pub access_log: AccessLog,
     /// How names of endpoints are looked up.
     pub dns: Dns,
+    /// What is logged, instead of what the command line says.
+    pub log_level: Option<String>,
+}
+
+impl ProxySettings {
+    /// Whether there is somebody to give it a certificate.
+    pub fn needs_certificate(&self) -> bool {
+        self.control_plane.is_some() || self.certificates.is_some()
+    }
 }
 
 /// PEM files with the workload's certificate and whom it believes. They are read again when they change.

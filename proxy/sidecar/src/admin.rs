@@ -33,7 +33,7 @@ pub struct Admin {
     pub identity: Arc<Identity>,
 }
 
-const PAGES: &str = "/live /ready /metrics /clusters /config_dump /config/sync /identity /latency";
+const PAGES: &str = "/live /ready /metrics /clusters /config_dump /config/sync /settings /identity /latency";
 
 impl Admin {
     /// Serves the pages until `stop` turns true.
@@ -76,6 +76,7 @@ impl Admin {
             "/clusters" => page(&self.clusters()),
             "/config_dump" => page(&self.config_dump()),
             "/config/sync" => page(&self.sync.status()),
+            "/settings" => page(&self.shared.settings.status()),
             "/identity" => page(&self.identity.status()),
             "/latency" => page(&json!({
                 "apiVersion": "penstock.dev/v1alpha1",

@@ -3,14 +3,13 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use penstock_model::Source as Document;
 use penstock_model::settings::{Outbound, ProxySettings};
-use penstock_model::snapshot::Parts;
 use penstock_policy::resolution::Bounds;
 use pingora_timeout::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use serde_json::{Map, json};
@@ -18,17 +17,17 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::Admin;
-use crate::control::Control;
 use crate::fleet::probe::{self, Prober};
 use crate::fleet::{names, resolver};
 use crate::http::{Hooks, Shared};
-use crate::identity::bundle::Follower;
-use crate::identity::{Identity, files, rotate};
+use crate::identity::{self, Identity};
 use crate::lifecycle::{self, Drained, Readiness};
 use crate::listen::conn::Direction;
 use crate::listen::{self, Engine, Listener};
 use crate::live::Live;
+use crate::log::Log;
 use crate::network::{Accept, Network};
+use crate::settings::{Reload, Settings};
 use crate::sync::Sync;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
@@ -63,12 +62,11 @@ pub fn settings(path: &Path) -> anyhow::Result<ProxySettings> {
 
 /// A sidecar with its sockets open and nothing served yet.
 pub struct App {
-    settings: ProxySettings,
+    settings: Arc<Settings>,
+    network: Arc<dyn Network>,
     shared: Arc<Shared>,
     identity: Arc<Identity>,
-    control: Option<Arc<Control>>,
     sync: Sync,
-    held: Parts,
     engine: Engine,
     pool: Arc<Pool>,
     sockets: Sockets,
@@ -103,34 +101,22 @@ impl App {
         let (connections, background) = (Tasks::default(), Tasks::default());
         let live = Arc::new(Live::default());
         let identity = Identity::new();
-        let control = Control::new(&settings, &identity, Arc::clone(&network));
-        let (sync, held) = Sync::new(&settings, &live, &telemetry);
+        let (workload, limits) = (settings.workload.clone(), settings.limits.clone());
+        let settings = Settings::new(settings);
+        let sync = Sync::new(&settings, &live, &telemetry);
         let shared = Arc::new(Shared {
-            body_budget: BodyBudget::new(settings.limits.body_held_bytes_total_max),
-            settings: settings.clone(),
+            body_budget: BodyBudget::new(limits.body_held_bytes_total_max),
+            workload,
+            settings: Arc::clone(&settings),
             live,
             telemetry: Arc::clone(&telemetry),
         });
-        let dial: Arc<dyn Dial> = network;
+        let dial: Arc<dyn Dial> = Arc::clone(&network) as _;
         let pool = Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?;
         let pool = Arc::new(pool);
         let mesh = Mesh { pool: Arc::clone(&pool), telemetry };
-        let engine =
-            Engine::new(Hooks(Arc::clone(&shared)), mesh, settings.limits.clone(), connections.clone())
-                .await?;
-        Ok(Self {
-            settings,
-            shared,
-            identity,
-            control,
-            sync,
-            held,
-            engine,
-            pool,
-            sockets,
-            connections,
-            background,
-        })
+        let engine = Engine::new(Hooks(Arc::clone(&shared)), mesh, connections.clone()).await?;
+        Ok(Self { settings, network, shared, identity, sync, engine, pool, sockets, connections, background })
     }
 
     /// Where the workload's requests are taken, if they are.
@@ -152,7 +138,7 @@ impl App {
     pub fn vitals(&self) -> Vitals {
         Vitals {
             shared: Arc::clone(&self.shared),
-            identity: self.control.is_some().then(|| Arc::clone(&self.identity)),
+            identity: Arc::clone(&self.identity),
             pool: Arc::clone(&self.pool),
             connections: self.connections.clone(),
             background: self.background.clone(),
@@ -199,11 +185,11 @@ impl App {
         let (stopping, stopped) = watch::channel(false);
         let (ending, ended) = watch::channel(false);
         let tls = listen::mutual_tls(&self.identity)?;
-        self.follow_identity();
+        self.background.spawn("identity", self.identified());
         let readiness = Readiness::new(
-            Arc::clone(&self.shared.live),
+            self.sync.clone(),
             Arc::clone(&self.identity),
-            self.control.is_some() || self.settings.certificates.is_some(),
+            Arc::clone(&self.settings),
             stopped.clone(),
         );
         self.watch_endpoints();
@@ -211,11 +197,11 @@ impl App {
         let admin = Admin { shared, readiness, sync, identity: Arc::clone(&self.identity) };
         self.background.spawn("admin", admin.run(self.sockets.admin, self.background.clone(), ended));
         self.background.spawn("pool", tidy(Arc::clone(&self.pool), Arc::clone(&self.shared)));
-        self.sync.start(self.held, self.control.clone(), Arc::clone(&self.identity), &self.background);
+        self.sync.start(self.network, Arc::clone(&self.identity), &self.background);
         let serve = |direction, tls: Option<TlsAcceptor>| Listener {
             direction,
             tls,
-            limits: self.settings.limits.clone(),
+            settings: Arc::clone(&self.settings),
             engine: self.engine.clone(),
             telemetry: Arc::clone(&self.shared.telemetry),
             tasks: self.connections.clone(),
@@ -230,9 +216,10 @@ impl App {
         }
 
         stop.await;
-        tracing::info!(deadline = ?self.settings.drain_deadline, "draining: no new work, streams finish");
+        let deadline = self.settings.load().drain_deadline;
+        tracing::info!(?deadline, "draining: no new work, streams finish");
         stopping.send_replace(true);
-        let drained = lifecycle::drain(&self.engine, &self.connections, self.settings.drain_deadline).await;
+        let drained = lifecycle::drain(&self.engine, &self.connections, deadline).await;
         ending.send_replace(true);
         self.background.cut();
         self.shared.telemetry.close();
@@ -241,24 +228,36 @@ impl App {
 }
 
 impl App {
-    /// Certificates come from files, or from the control plane; the roots beside them on the push stream, where there is one.
-    fn follow_identity(&self) {
-        let settings = &self.settings;
+    /// Reads the ProxyConfig in `file` again whenever it changes.
+    pub fn follow(&self, file: PathBuf, log: Log) {
+        let reload = Reload {
+            file,
+            settings: Arc::clone(&self.settings),
+            telemetry: Arc::clone(&self.shared.telemetry),
+            body_budget: Arc::clone(&self.shared.body_budget),
+            log,
+        };
+        self.background.spawn("settings", reload.run());
+    }
+
+    /// Keeps the certificate and the roots fresh.
+    fn identified(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (settings, network) = (Arc::clone(&self.settings), Arc::clone(&self.network));
         let (identity, telemetry) = (Arc::clone(&self.identity), Arc::clone(&self.shared.telemetry));
-        if let Some(certificates) = settings.certificates.clone() {
-            let followed = files::run(certificates, settings.identity.clone(), identity, telemetry);
-            self.background.spawn("certificate files", followed);
-            return;
+        let source = |settings: &ProxySettings| {
+            (settings.certificates.clone(), settings.control_plane.clone(), settings.documents.is_some())
+        };
+        async move {
+            let follow = |settings| {
+                identity::follow(
+                    settings,
+                    Arc::clone(&network),
+                    Arc::clone(&identity),
+                    Arc::clone(&telemetry),
+                )
+            };
+            settings.each(source, follow).await;
         }
-        let Some(control) = self.control.clone() else { return };
-        if settings.documents.is_some() {
-            let node = Sync::node_id(settings);
-            let (identity, telemetry) = (Arc::clone(&identity), Arc::clone(&telemetry));
-            let follower = Follower { node, identity, telemetry };
-            self.background.spawn("roots", follower.alone(Arc::clone(&control)));
-        }
-        let rotation = rotate::run(settings.clone(), control, identity, telemetry);
-        self.background.spawn("certificate", rotation);
     }
 
     /// Looks names of endpoints up, and asks endpoints whether they are ready. Only those who send to Backends need either.
@@ -266,16 +265,22 @@ impl App {
         if self.sockets.outbound.is_none() {
             return;
         }
-        let dns = &self.settings.dns;
         let live = || Arc::clone(&self.shared.live);
         let telemetry = || Arc::clone(&self.shared.telemetry);
-        let follower = names::Follower {
-            live: live(),
-            resolver: resolver::of(dns),
-            bounds: Bounds { ttl_min: dns.ttl_min, ttl_max: dns.ttl_max },
-            telemetry: telemetry(),
-        };
-        self.background.spawn("names", follower.run());
+        let (settings, named, told) = (Arc::clone(&self.settings), live(), telemetry());
+        self.background.spawn("names", async move {
+            let follow = |settings: Arc<ProxySettings>| {
+                let dns = &settings.dns;
+                let follower = names::Follower {
+                    live: Arc::clone(&named),
+                    resolver: resolver::of(dns),
+                    bounds: Bounds { ttl_min: dns.ttl_min, ttl_max: dns.ttl_max },
+                    telemetry: Arc::clone(&told),
+                };
+                follower.run()
+            };
+            settings.each(|settings| settings.dns.clone(), follow).await;
+        });
         let tasks = self.background.clone();
         let prober = Prober { live: live(), pool: Arc::clone(&self.pool), telemetry: telemetry(), tasks };
         self.background.spawn("health checks", prober.run());
@@ -296,16 +301,22 @@ impl Sockets {
     }
 }
 
-/// Lets go of connections to places that are no longer in the fleet, after every change of it.
+/// Lets go of connections to places that are no longer in the fleet, and to applications that are no longer served.
 #[expect(
     clippy::mutable_key_type,
     reason = "an origin is told by its place in memory, not by what it has read"
 )]
 async fn tidy(pool: Arc<Pool>, shared: Arc<Shared>) {
-    let mut published = shared.live.watch();
-    while published.changed().await.is_ok() {
+    let (mut published, mut settings) = (shared.live.watch(), shared.settings.watch());
+    loop {
+        tokio::select! {
+            Ok(()) = published.changed() => {}
+            Ok(()) = settings.changed() => {}
+            else => return,
+        }
+        let settings = shared.settings.load();
         let fleet = shared.live.load();
-        let inbound = shared.settings.inbound.iter();
+        let inbound = settings.inbound.iter();
         let mut wanted: HashSet<Place> =
             inbound.flat_map(|inbound| &inbound.applications).map(Place::of_application).collect();
         for backend in fleet.backends() {

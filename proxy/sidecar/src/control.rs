@@ -41,6 +41,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How a channel is to be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// By our certificate, where there is a good one; else by the join token, which every call carries.
+    Certificate,
+    /// By the join token alone: a control plane that does not know who issued our certificate refuses whoever shows it.
+    Token,
+}
+
 /// How to reach the control plane.
 pub struct Control {
     settings: ControlPlane,
@@ -99,14 +108,18 @@ impl Control {
         &self.trust_domain
     }
 
-    /// A channel. With a certificate of our own it is presented; without one the join token has to do.
+    /// A channel.
     ///
     /// # Errors
     /// When the trust bundle cannot be read or the control plane cannot be reached or is refused.
-    pub async fn channel(&self) -> anyhow::Result<Channel> {
+    pub async fn channel(&self, proof: Proof) -> anyhow::Result<Channel> {
         let trust = self.trust()?;
         // One that has expired would be refused, and with it the request for a new one.
-        let own = self.identity.cell().load_full().filter(|_| self.identity.is_ready());
+        let own = self
+            .identity
+            .cell()
+            .load_full()
+            .filter(|_| self.identity.is_ready() && proof == Proof::Certificate);
         let cell: Cell = Arc::new(ArcSwapOption::empty());
         let certificate = own.and_then(|material| material.certificate.clone());
         cell.store(Some(Arc::new(Material { certificate, not_after: Duration::MAX, trust })));

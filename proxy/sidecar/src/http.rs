@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use penstock_model::settings::ProxySettings;
+use penstock_model::names::ObjectName;
 use penstock_policy::judge::Ending;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
@@ -24,6 +24,7 @@ use self::exchange::Exchange;
 use self::reply::Connection;
 use crate::listen::conn::Direction;
 use crate::live::Live;
+use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::upstream::call::Failure;
 use crate::upstream::seam;
@@ -32,8 +33,10 @@ use crate::upstream::upload::BodyBudget;
 /// What all requests share.
 #[derive(Debug)]
 pub struct Shared {
+    /// Whose sidecar this is.
+    pub workload: ObjectName,
     /// The process's settings.
-    pub settings: ProxySettings,
+    pub settings: Arc<Settings>,
     /// The current configuration.
     pub live: Arc<Live>,
     /// Metrics and logs.

@@ -20,12 +20,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use penstock_model::settings::ProxySettings;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use self::tls::{Cell, Material};
 use self::verify::{Refusal, Trust};
 use crate::clock;
+use crate::control::Control;
+use crate::network::Network;
+use crate::sync::Sync;
+use crate::telemetry::Telemetry;
 
 /// The identity of the process, swapped by rotation.
 #[derive(Debug, Default)]
@@ -50,6 +55,33 @@ struct State {
 struct Bundle {
     version: String,
     trust: Trust,
+}
+
+/// Keeps the identity by the settings: from files, or from the control plane; there the roots come beside the certificates on the push
+/// stream, where there is one. Ends when nobody gives a certificate.
+pub(crate) async fn follow(
+    settings: Arc<ProxySettings>,
+    network: Arc<dyn Network>,
+    identity: Arc<Identity>,
+    telemetry: Arc<Telemetry>,
+) {
+    let ours = settings.identity.clone();
+    if let Some(files) = settings.certificates.clone() {
+        return files::run(files, ours, identity, telemetry).await;
+    }
+    let Some(control) = Control::new(&settings, &identity, network) else { return };
+    let roots = async {
+        if settings.documents.is_none() {
+            std::future::pending::<()>().await;
+        }
+        let (identity, telemetry) = (Arc::clone(&identity), Arc::clone(&telemetry));
+        let follower = bundle::Follower { node: Sync::node_id(&settings), identity, telemetry };
+        follower.alone(Arc::clone(&control)).await;
+    };
+    tokio::join!(
+        roots,
+        rotate::run(ours, Arc::clone(&control), Arc::clone(&identity), Arc::clone(&telemetry))
+    );
 }
 
 /// The moment at which a certificate was asked for.
@@ -80,13 +112,14 @@ impl Identity {
 
     /// What is missing, for people; nothing when it is ready.
     pub fn missing(&self) -> Option<String> {
-        let material = self.cell.load();
-        let Some(material) = material.as_ref() else {
-            return Some("no certificate has been issued yet".to_owned());
+        let what = match self.cell.load().as_ref() {
+            None => "no certificate has been issued yet",
+            Some(material) if material.is_over(clock::unix_time()) => "the certificate has expired",
+            Some(_) => return None,
         };
-        material.is_over(clock::unix_time()).then(|| {
-            let why = self.state.lock().problem.clone();
-            format!("the certificate has expired: {}", why.as_deref().unwrap_or("nobody has renewed it yet"))
+        Some(match &self.state.lock().problem {
+            None => what.to_owned(),
+            Some(why) => format!("{what}: {why}"),
         })
     }
 

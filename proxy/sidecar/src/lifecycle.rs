@@ -8,27 +8,28 @@ use tokio::sync::watch;
 
 use crate::identity::Identity;
 use crate::listen::Engine;
-use crate::live::{Live, Source};
+use crate::settings::Settings;
+use crate::sync::Sync;
 use crate::tasks::Tasks;
 
 /// Why the sidecar is not ready, or that it is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Readiness {
-    live: Arc<Live>,
+    sync: Sync,
     identity: Arc<Identity>,
-    needs_identity: bool,
+    settings: Arc<Settings>,
     stop: watch::Receiver<bool>,
 }
 
 impl Readiness {
     /// Judges by these.
     pub fn new(
-        live: Arc<Live>,
+        sync: Sync,
         identity: Arc<Identity>,
-        needs_identity: bool,
+        settings: Arc<Settings>,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { live, identity, needs_identity, stop }
+        Self { sync, identity, settings, stop }
     }
 
     /// What is missing, for people; empty when ready.
@@ -37,10 +38,8 @@ impl Readiness {
         if *self.stop.borrow() {
             missing.push("the sidecar is shutting down".to_owned());
         }
-        if self.live.source() == Source::None {
-            missing.push("no snapshot has been received yet".to_owned());
-        }
-        if self.needs_identity {
+        missing.extend(self.sync.missing());
+        if self.settings.load().needs_certificate() {
             missing.extend(self.identity.missing());
         }
         missing

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
-use penstock_model::settings::Limits;
 use penstock_model::spiffe::SpiffeId;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::tls::{ALPN, SslDigest};
@@ -38,6 +37,7 @@ use self::detect::{First, detect};
 use crate::identity::verify::{Refusal, Trust};
 use crate::identity::{self, Identity};
 use crate::network::{Accept, Accepted, Network};
+use crate::settings::Settings;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::dial::{self, Wire};
@@ -52,7 +52,7 @@ pub struct Listener {
     /// Mutual TLS, for the inbound direction.
     pub tls: Option<TlsAcceptor>,
     /// Bounds.
-    pub limits: Limits,
+    pub settings: Arc<Settings>,
     /// pingora.
     pub engine: Engine,
     /// Where connections are told.
@@ -125,7 +125,8 @@ impl Listener {
     }
 
     fn admit(&self, count: &Arc<AtomicUsize>) -> Option<Open> {
-        let fits = |open: usize| (open < self.limits.connections_max).then_some(open + 1);
+        let connections_max = self.settings.load().limits.connections_max;
+        let fits = |open: usize| (open < connections_max).then_some(open + 1);
         count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         let direction = self.direction.as_str();
         self.telemetry.metrics.connections.with_label_values(&[direction]).inc();
@@ -194,9 +195,10 @@ impl Listener {
         work: impl Future<Output = T>,
         mut stop: watch::Receiver<bool>,
     ) -> Option<Result<T, Elapsed>> {
+        let time = self.settings.load().limits.header_read_timeout;
         tokio::select! {
             biased;
-            done = timeout(self.limits.header_read_timeout, work) => Some(done),
+            done = timeout(time, work) => Some(done),
             _ = stop.wait_for(|stop| *stop) => None,
         }
     }
@@ -211,7 +213,7 @@ impl Listener {
     ) where
         S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
     {
-        let head_read_timeout = self.limits.header_read_timeout;
+        let head_read_timeout = self.settings.load().limits.header_read_timeout;
         let is_http2 = protocol == ALPN::H2;
         let origin = Origin { put_back, protocol, arrival, tls, id, head_read_timeout };
         let conn: pingora_error::Result<Stream> = if is_http2 {

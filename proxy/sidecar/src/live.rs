@@ -77,6 +77,11 @@ impl Live {
         self.source.send_modify(|_| {});
     }
 
+    /// What is known of a name.
+    pub fn known(&self, name: &str) -> Option<Arc<Known>> {
+        self.names.lock().get(name).cloned()
+    }
+
     fn advance(&self, snapshot: Arc<Snapshot>, names: &Names) {
         let fleet = self.fleet.load().advance(snapshot, names);
         self.fleet.store(Arc::new(fleet));

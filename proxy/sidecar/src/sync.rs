@@ -15,13 +15,15 @@ use tokio::sync::watch;
 use crate::control::Control;
 use crate::identity::Identity;
 use crate::live::{Live, Source};
+use crate::network::Network;
+use crate::settings::Settings;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 
 /// What receiving a snapshot touches.
 #[derive(Clone)]
 pub struct Sync {
-    settings: ProxySettings,
+    settings: Arc<Settings>,
     live: Arc<Live>,
     telemetry: Arc<Telemetry>,
     status: Arc<Mutex<Status>>,
@@ -39,27 +41,28 @@ pub struct Status {
 
 impl Sync {
     /// Uses the last good snapshot from disk, if there is one.
-    pub fn new(settings: &ProxySettings, live: &Arc<Live>, telemetry: &Arc<Telemetry>) -> (Self, Parts) {
+    pub fn new(settings: &Arc<Settings>, live: &Arc<Live>, telemetry: &Arc<Telemetry>) -> Self {
         let sync = Self {
-            settings: settings.clone(),
+            settings: Arc::clone(settings),
             live: Arc::clone(live),
             telemetry: Arc::clone(telemetry),
             status: Arc::default(),
             newest: watch::Sender::new(None),
         };
-        let parts = if settings.documents.is_some() { None } else { sync.load() };
-        if let Some(parts) = &parts {
+        let parts = if settings.load().documents.is_some() { None } else { sync.load() };
+        if let Some(parts) = parts {
             let snapshot = Snapshot::assemble(parts.clone());
             tracing::info!(version = %snapshot.version(), "the last good snapshot is used until the control plane answers");
             sync.live.publish(snapshot, Source::Cache);
             sync.telemetry.metrics.config_valid.set(1);
+            sync.newest.send_replace(Some(Arc::new(parts)));
         }
-        (sync, parts.unwrap_or_default())
+        sync
     }
 
     fn load(&self) -> Option<Parts> {
         let count = |result| self.telemetry.metrics.config_cache.with_label_values(&["load", result]).inc();
-        match disk::load(&self.settings) {
+        match disk::load(&self.settings.load()) {
             Ok(parts) => {
                 count(if parts.is_some() { "success" } else { "absent" });
                 parts
@@ -73,20 +76,53 @@ impl Sync {
         }
     }
 
-    /// Starts receiving.
-    pub fn start(self, held: Parts, control: Option<Arc<Control>>, identity: Arc<Identity>, tasks: &Tasks) {
-        tasks.spawn("snapshot on disk", disk::keep(self.clone(), self.newest.subscribe()));
-        match (self.settings.documents.clone(), control) {
-            (Some(path), _) => tasks.spawn("documents", files::run(self, path)),
-            (None, Some(control)) => tasks.spawn("push", stream::run(self, held, control, identity)),
-            // The compiler refuses settings with neither.
-            (None, None) => {}
+    /// Starts receiving, from whom the settings name at each time.
+    pub fn start(self, network: Arc<dyn Network>, identity: Arc<Identity>, tasks: &Tasks) {
+        tasks.spawn("snapshot on disk", disk::keep(self.clone()));
+        tasks.spawn("snapshots", async move {
+            let settings = Arc::clone(&self.settings);
+            let source = |settings: &ProxySettings| {
+                (settings.documents.clone(), settings.control_plane.clone(), settings.certificates.is_some())
+            };
+            let receive = |settings: Arc<ProxySettings>| {
+                self.clone().receive(settings, Arc::clone(&network), Arc::clone(&identity))
+            };
+            settings.each(source, receive).await;
+        });
+    }
+
+    async fn receive(self, settings: Arc<ProxySettings>, network: Arc<dyn Network>, identity: Arc<Identity>) {
+        // Whoever was listened to before may have been dropped in the middle of a word.
+        self.disconnected();
+        self.status.lock().types.clear();
+        if let Some(documents) = settings.documents.clone() {
+            files::run(self, documents).await;
+        } else if let Some(control) = Control::new(&settings, &identity, network) {
+            let held = self.newest.borrow().as_deref().cloned().unwrap_or_default();
+            stream::run(self, settings, held, control, identity).await;
         }
+    }
+
+    fn disconnected(&self) {
+        self.status.lock().connected = false;
+        self.telemetry.metrics.xds_connected.set(0);
     }
 
     /// Who this sidecar is for its control plane.
     pub fn node_id(settings: &ProxySettings) -> String {
         stream::node(settings).id
+    }
+
+    /// What is missing, for people; nothing once there is a snapshot.
+    pub fn missing(&self) -> Option<String> {
+        if self.live.source() != Source::None {
+            return None;
+        }
+        let what = "no snapshot has been received yet";
+        Some(match &self.status.lock().last_error {
+            None => what.to_owned(),
+            Some(why) => format!("{what}: {why}"),
+        })
     }
 
     /// How it stands, as JSON.

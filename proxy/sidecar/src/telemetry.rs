@@ -7,6 +7,7 @@ pub mod metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use penstock_model::settings::AccessLog;
 use penstock_model::spiffe::SpiffeId;
 
@@ -23,7 +24,7 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// Exact latencies by backend.
     pub latencies: Latencies,
-    access_log: AccessLogWriter,
+    access_log: RwLock<AccessLogWriter>,
 }
 
 impl Telemetry {
@@ -35,7 +36,7 @@ impl Telemetry {
         Ok(Arc::new(Self {
             metrics: Metrics::new()?,
             latencies: Latencies::default(),
-            access_log: AccessLogWriter::open(access_log)?,
+            access_log: RwLock::new(AccessLogWriter::open(access_log)?),
         }))
     }
 
@@ -74,13 +75,87 @@ impl Telemetry {
     pub fn request_ended(&self, entry: &Entry<'_>) {
         self.metrics.request_ended(entry);
         self.latencies.record(entry);
-        if !self.access_log.write(entry) {
+        if !self.access_log.read().write(entry) {
             self.metrics.access_log_dropped.inc();
         }
     }
 
     /// Returns when every request that ended is in the access log.
     pub fn close(&self) {
-        self.access_log.close();
+        self.access_log.read().close();
+    }
+
+    /// Writes the access log there from now on; gives the writer of before, which is told no more and has to be closed.
+    pub(crate) fn log_to(&self, writer: AccessLogWriter) -> AccessLogWriter {
+        std::mem::replace(&mut *self.access_log.write(), writer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: Entry<'static> = Entry {
+        direction: "outbound",
+        request_id: "r",
+        trace_id: None,
+        source: None,
+        peer: None,
+        tls: "false",
+        method: "GET",
+        authority: "chat",
+        path: "/",
+        protocol: "HTTP/2",
+        parent: None,
+        route: None,
+        backend: None,
+        endpoint: None,
+        attempts: 1,
+        dialect: "http",
+        model: None,
+        streaming: false,
+        status: 200,
+        grpc_status: None,
+        classification: "success",
+        error: None,
+        reason: None,
+        request_bytes: 0,
+        response_bytes: 0,
+        duration: Duration::ZERO,
+        time_to_first_byte: None,
+        time_to_first_token: None,
+        time_per_output_token: None,
+        tokens_estimated: false,
+        input_tokens: None,
+        output_tokens: None,
+        cached_tokens: None,
+        reasoning_tokens: None,
+    };
+
+    #[test]
+    fn no_line_is_lost_while_the_access_log_moves() {
+        const EACH: usize = 300;
+        let dir = tempfile::tempdir().unwrap();
+        let file = |number: usize| AccessLog::File(dir.path().join(format!("{number}.log")));
+        let telemetry = Telemetry::new(&file(0)).unwrap();
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..EACH {
+                        telemetry.request_ended(&REQUEST);
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            for number in 1..6 {
+                telemetry.log_to(AccessLogWriter::open(&file(number)).unwrap()).close();
+            }
+        });
+        telemetry.close();
+        let lines = |entry: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(entry.unwrap().path()).unwrap().lines().count()
+        };
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().map(lines).sum::<usize>(), 4 * EACH);
+        assert_eq!(telemetry.metrics.access_log_dropped.get(), 0);
     }
 }

@@ -12,7 +12,7 @@ use crate::upstream::pool::Pool;
 #[derive(Clone, Debug)]
 pub struct Vitals {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) connections: Tasks,
     pub(crate) background: Tasks,
@@ -63,7 +63,7 @@ impl Vitals {
 
     /// It has a snapshot, and a certificate if it needs one.
     pub fn is_ready(&self) -> bool {
-        let is_known = self.identity.as_ref().is_none_or(|identity| identity.is_ready());
+        let is_known = !self.shared.settings.load().needs_certificate() || self.identity.is_ready();
         is_known && self.shared.live.source() != Source::None
     }
 

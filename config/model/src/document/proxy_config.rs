@@ -1,4 +1,4 @@
-//! `ProxyConfig`: the settings of one sidecar process. Read at its start.
+//! `ProxyConfig`: the settings of one sidecar process. Read at its start, and again when it changes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,7 +10,8 @@ use super::formats::{HostAndPort, Label, Listen, Peer, TrustDomain};
 use crate::settings::{DRAIN_DEADLINE_DEFAULT, Dns, Limits};
 use crate::units::{ByteSize, Span, duration_text};
 
-/// Settings of one sidecar process. The object's namespace and name are those of the workload it stands beside.
+/// Settings of one sidecar process. The object's namespace and name are those of the workload it stands beside. They are read again when
+/// they change; listeners and who the workload is need a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProxyConfigSpec {
@@ -46,6 +47,10 @@ pub struct ProxyConfigSpec {
     /// How names of Backends' endpoints are looked up.
     #[serde(default)]
     pub dns: DnsSpec,
+    /// What is logged to standard error: `error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter such as `info,h2=debug`.
+    /// Default: what the command line says.
+    #[schemars(length(min = 1, max = 1_000))]
+    pub log_level: Option<String>,
 }
 
 /// Who the workload is: `spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT`, with the namespace of this object.

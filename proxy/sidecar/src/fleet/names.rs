@@ -124,7 +124,10 @@ impl Follower {
         for name in wanted {
             if !followed.contains_key(name) {
                 *turns += 1;
-                let begun = Followed { known: Known::default(), told: None, turn: *turns };
+                // Whoever followed it before, by other settings, has left what is in use.
+                let told = self.live.known(name);
+                let known = told.as_deref().cloned().unwrap_or_default();
+                let begun = Followed { known, told, turn: *turns };
                 followed.insert(Arc::clone(name), begun);
                 new.push((Arc::clone(name), *turns));
             }
@@ -306,6 +309,30 @@ mod tests {
             let line =
                 format!("penstock_dns_lookups_total{{name=\"chat.example\",result=\"{result}\"}} {count}");
             assert!(page.contains(&line), "{line}\n{page}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_follows_next_keeps_what_is_known_until_somebody_answers() {
+        let live = Arc::new(Live::default());
+        live.publish(snapshot(&["chat.example"]), Source::Push);
+        let follower = |script: &[Line]| Follower {
+            live: Arc::clone(&live),
+            resolver: Arc::new(Script(Mutex::new(script.iter().copied().collect()))),
+            bounds: Bounds { ttl_min: Duration::from_secs(1), ttl_max: Duration::from_secs(60) },
+            telemetry: Telemetry::new(&AccessLog::Off).unwrap(),
+        };
+        let mut changes = live.watch();
+        for (script, expected) in [
+            ([Ok((&["10.0.0.1"][..], 10))], ["10.0.0.1:80"]),
+            ([Err("nobody is there")], ["10.0.0.1:80"]),
+            ([Ok((&["10.0.0.2"][..], 10))], ["10.0.0.2:80"]),
+        ] {
+            tokio::select! {
+                () = follower(&script).run() => panic!("it ended"),
+                changed = changes.changed() => changed.unwrap(),
+            }
+            assert_eq!(endpoints(&live), expected);
         }
     }
 }

@@ -91,7 +91,7 @@ pub(super) fn open_account(session: &mut Session, exchange: &mut Exchange) -> Re
 pub(super) fn refuse_ambiguity(session: &Session, exchange: &mut Exchange) -> Result<()> {
     let Some(http1) = session.downstream_session.as_http1() else { return Ok(()) };
     let head = http1.get_headers_raw_bytes();
-    let bytes_max = exchange.shared.settings.limits.header_bytes_max;
+    let bytes_max = exchange.shared.settings.load().limits.header_bytes_max;
     if head.len() > usize::try_from(bytes_max).unwrap_or(usize::MAX) {
         let message =
             format!("the request head has {} bytes; `limits.headerBytesMax` is {bytes_max}", head.len());
@@ -105,10 +105,11 @@ pub(super) fn refuse_ambiguity(session: &Session, exchange: &mut Exchange) -> Re
 pub(super) fn choose_application(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
     let fields = &session.req_header().headers;
     let named = headers::text(fields, &TARGET).and_then(|text| text.parse::<SocketAddr>().ok());
-    let applications = exchange.shared.settings.inbound.as_ref().map(|inbound| &*inbound.applications);
-    let found = applications
-        .unwrap_or_default()
+    let settings = exchange.shared.settings.load();
+    let found = settings
+        .inbound
         .iter()
+        .flat_map(|inbound| &inbound.applications)
         .find(|application| Some(application.endpoint) == named)
         .cloned();
     let Some(application) = found else {

@@ -19,7 +19,7 @@ use crate::upstream::call::{Failure, Target};
 /// # Errors
 /// 404 `no_route`, with the names that would have worked.
 pub(super) fn parent(exchange: &Exchange, asked: &Asked) -> Result<ParentId, Failure> {
-    let namespace = &exchange.shared.settings.workload.namespace;
+    let namespace = &exchange.shared.workload.namespace;
     let found = policy::parent(&exchange.fleet.snapshot, &asked.host, whose(asked), namespace);
     found.map_err(|none| Failure::new(ErrorCode::NoRoute, none.to_string()))
 }
@@ -88,7 +88,7 @@ fn question<'a>(
         Authority::Other => asked.port.or(Some(80)),
     };
     policy::Asked {
-        namespace: &exchange.shared.settings.workload.namespace,
+        namespace: &exchange.shared.workload.namespace,
         host: &asked.host,
         port,
         method: &asked.method,

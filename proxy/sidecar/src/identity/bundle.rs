@@ -16,7 +16,7 @@ use super::Identity;
 use super::verify::{Peer, Refusal, Trust};
 use crate::clock;
 use crate::control::services::penstock::ca::v1::certificate_service_client::CertificateServiceClient;
-use crate::control::{Control, report};
+use crate::control::{Control, Proof, report};
 use crate::seed;
 use crate::telemetry::Telemetry;
 
@@ -58,7 +58,7 @@ impl Follower {
         let mut failures = 0;
         loop {
             let began = clock::now();
-            match control.channel().await {
+            match control.channel(Proof::Certificate).await {
                 Ok(channel) => {
                     self.identity.reached();
                     let ended = self.follow(channel, &control).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use penstock_delivery::proto::penstock::ca::v1::SignRequest;
-use penstock_model::settings::ProxySettings;
+use penstock_model::spiffe::SpiffeId;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -20,7 +20,7 @@ use super::tls::{Material, provider};
 use super::verify::{Peer, Trust};
 use crate::clock;
 use crate::control::services::penstock::ca::v1::certificate_service_client::CertificateServiceClient;
-use crate::control::{Control, report};
+use crate::control::{Control, Proof, report};
 use crate::seed;
 use crate::telemetry::Telemetry;
 
@@ -39,21 +39,18 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps the identity fresh for as long as it is polled.
-pub async fn run(
-    settings: ProxySettings,
-    control: Arc<Control>,
-    identity: Arc<Identity>,
-    telemetry: Arc<Telemetry>,
-) {
+pub async fn run(ours: SpiffeId, control: Arc<Control>, identity: Arc<Identity>, telemetry: Arc<Telemetry>) {
     let mut failures = 0;
     loop {
         let asked = identity.ask();
-        match obtain(&settings, &control).await {
+        // Every other time without the certificate: the control plane may have another root than the one that issued it.
+        let proof = if failures % 2 == 0 { Proof::Certificate } else { Proof::Token };
+        match obtain(&ours, &control, proof).await {
             Ok(material) => {
                 failures = 0;
                 let (expires, roots) = (material.not_after, material.trust.roots.len());
                 identity.install(material, asked);
-                telemetry.certificate_installed(&settings.identity, expires, roots);
+                telemetry.certificate_installed(&ours, expires, roots);
                 wait_for_renewal(expires, &identity).await;
             }
             Err(error) => {
@@ -109,12 +106,12 @@ pub(super) fn not_after(leaf: &CertificateDer<'_>) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs(u64::try_from(end).unwrap_or_default()))
 }
 
-async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<Material> {
+async fn obtain(ours: &SpiffeId, control: &Control, proof: Proof) -> anyhow::Result<Material> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("no key can be made")?;
-    let csr = request_for(settings, &key)?;
+    let csr = request_for(ours, &key)?;
     let mut request = Request::new(SignRequest { csr, validity: None });
     request.metadata_mut().insert("authorization", control.bearer()?);
-    let channel = control.channel().await?;
+    let channel = control.channel(proof).await?;
     let mut authority = CertificateServiceClient::new(channel);
     let signed = timeout(SIGN_TIMEOUT, authority.sign(request)).await;
     let signed = signed.context("the control plane did not sign in time")?;
@@ -127,14 +124,14 @@ async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<M
     let roots: Vec<CertificateDer<'static>> =
         signed.trust_bundle.into_iter().map(CertificateDer::from).collect();
     let Some((leaf, intermediates)) = chain.split_first() else { bail!("the control plane signed nothing") };
-    let trust = Trust::new(&roots, settings.identity.trust_domain().into())
+    let trust = Trust::new(&roots, ours.trust_domain().into())
         .context("the trust bundle that came with the certificate cannot be used")?;
     let not_after = not_after(leaf)?;
     for end in [Peer::Client, Peer::Server] {
         let own = trust.verify(leaf, intermediates, end, clock::unix_time());
         let own = own.context("the control plane signed a certificate that would be refused")?;
-        if own != settings.identity {
-            bail!("the control plane signed a certificate for {own} instead of {}", settings.identity);
+        if own != *ours {
+            bail!("the control plane signed a certificate for {own} instead of {ours}");
         }
     }
     let key = PrivateKeyDer::try_from(key.serialize_der())
@@ -143,10 +140,10 @@ async fn obtain(settings: &ProxySettings, control: &Control) -> anyhow::Result<M
     Ok(Material { certificate: Some(Arc::new(CertifiedKey::new(chain, key))), not_after, trust })
 }
 
-fn request_for(settings: &ProxySettings, key: &KeyPair) -> anyhow::Result<Vec<u8>> {
+fn request_for(ours: &SpiffeId, key: &KeyPair) -> anyhow::Result<Vec<u8>> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    let uri = settings.identity.as_str().try_into().context("the identity is not ASCII")?;
+    let uri = ours.as_str().try_into().context("the identity is not ASCII")?;
     params.subject_alt_names = vec![SanType::URI(uri)];
     let csr = params.serialize_request(key).context("no certificate request can be made")?;
     Ok(csr.der().to_vec())

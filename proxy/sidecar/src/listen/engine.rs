@@ -20,10 +20,9 @@ use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
-use penstock_model::settings::Limits;
-
 use super::http2;
 use crate::http::Hooks;
+use crate::settings::Settings;
 use crate::tasks::Tasks;
 use crate::turn::OncePerTurn;
 use crate::upstream::seam::Mesh;
@@ -37,7 +36,7 @@ pub(super) type Proxy = HttpProxy<Hooks, Mesh>;
 #[derive(Clone)]
 pub struct Engine {
     proxy: Arc<Proxy>,
-    limits: Limits,
+    settings: Arc<Settings>,
     streams: Tasks,
 }
 
@@ -46,7 +45,8 @@ impl Engine {
     ///
     /// # Errors
     /// When no loopback socket can be had at start.
-    pub async fn new(hooks: Hooks, mesh: Mesh, limits: Limits, streams: Tasks) -> anyhow::Result<Self> {
+    pub async fn new(hooks: Hooks, mesh: Mesh, streams: Tasks) -> anyhow::Result<Self> {
+        let settings = Arc::clone(&hooks.0.settings);
         let (give, take) = oneshot::channel::<Arc<Proxy>>();
         let give = Mutex::new(Some(give));
         let on_custom = Arc::new(move |proxy: Arc<Proxy>, _stream: Stream, _stop: &ShutdownWatch| {
@@ -82,13 +82,14 @@ impl Engine {
         starting.cut();
         starting.all_ended().await;
         stop.send_replace(true);
-        Ok(Self { proxy, limits, streams })
+        Ok(Self { proxy, settings, streams })
     }
 
     /// Serves one connection to its end.
     pub async fn serve(&self, stream: Stream, is_http2: bool, stop: &ShutdownWatch) {
         if is_http2 {
-            let serving = http2::serve(&self.proxy, stream, &self.limits, &self.streams, stop);
+            let settings = Arc::clone(&self.settings.load());
+            let serving = http2::serve(&self.proxy, stream, &settings.limits, &self.streams, stop);
             return OncePerTurn::new(serving).await;
         }
         let mut session = ServerSession::new_http1(stream);

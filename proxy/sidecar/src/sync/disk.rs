@@ -5,13 +5,11 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use penstock_delivery::cache;
 use penstock_model::settings::ProxySettings;
 use penstock_model::snapshot::Parts;
-use tokio::sync::watch;
 
 use super::Sync;
 use crate::tasks::Tasks;
@@ -23,7 +21,8 @@ const FILE: &str = "snapshot.bin";
 /// # Errors
 /// Why what is there cannot be used. It is left alone.
 pub(super) fn load(settings: &ProxySettings) -> Result<Option<Parts>, String> {
-    let Some(path) = path(settings) else { return Ok(None) };
+    let Some(dir) = &settings.state_dir else { return Ok(None) };
+    let path = dir.join(FILE);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -32,11 +31,24 @@ pub(super) fn load(settings: &ProxySettings) -> Result<Option<Parts>, String> {
     cache::decode(&bytes).map(Some).map_err(|error| format!("{} {error}", path.display()))
 }
 
-/// Keeps the newest of what is published. A disk that refuses never stops the data path.
-pub(super) async fn keep(sync: Sync, mut published: watch::Receiver<Option<Arc<Parts>>>) {
-    let Some(path) = path(&sync.settings) else { return };
-    while published.changed().await.is_ok() {
-        let Some(parts) = published.borrow_and_update().clone() else { continue };
+/// Keeps the newest of what is published, where the settings name a place. A disk that refuses never stops the data path.
+pub(super) async fn keep(sync: Sync) {
+    let (mut published, mut settings) = (sync.newest.subscribe(), sync.settings.watch());
+    let mut dir = settings.borrow_and_update().state_dir.clone();
+    loop {
+        tokio::select! {
+            biased;
+            Ok(()) = published.changed() => {}
+            Ok(()) = settings.changed() => {
+                let named = settings.borrow_and_update().state_dir.clone();
+                if std::mem::replace(&mut dir, named) == dir {
+                    continue;
+                }
+            }
+            else => return,
+        }
+        let (Some(dir), Some(parts)) = (&dir, published.borrow_and_update().clone()) else { continue };
+        let path = dir.join(FILE);
         let file = path.clone();
         let written = Tasks::block(move || write(&file, &cache::encode(&parts))).await;
         let (result, error) = match written {
@@ -48,11 +60,6 @@ pub(super) async fn keep(sync: Sync, mut published: watch::Receiver<Option<Arc<P
     }
 }
 
-fn path(settings: &ProxySettings) -> Option<PathBuf> {
-    settings.state_dir.as_ref().map(|dir| dir.join(FILE))
-}
-
-/// Whole or not at all: written beside, synced, renamed.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;

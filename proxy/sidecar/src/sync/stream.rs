@@ -23,7 +23,7 @@ use tonic::{Request, Status};
 use super::Sync;
 use crate::clock;
 use crate::control::services::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use crate::control::{Control, report};
+use crate::control::{Control, Proof, report};
 use crate::identity::Identity;
 use crate::identity::bundle::Follower;
 use crate::live::Source;
@@ -35,19 +35,25 @@ const REQUESTS_MAX: usize = 32;
 const IDENTITY_WAIT: Duration = Duration::from_secs(2);
 const IDENTITY_POLL: Duration = Duration::from_millis(20);
 
-pub(super) async fn run(sync: Sync, held: Parts, control: Arc<Control>, identity: Arc<Identity>) {
-    let roots = sync.settings.certificates.is_none().then(|| Follower {
-        node: node(&sync.settings).id,
+pub(super) async fn run(
+    sync: Sync,
+    settings: Arc<ProxySettings>,
+    held: Parts,
+    control: Arc<Control>,
+    identity: Arc<Identity>,
+) {
+    let roots = settings.certificates.is_none().then(|| Follower {
+        node: node(&settings).id,
         identity: Arc::clone(&identity),
         telemetry: Arc::clone(&sync.telemetry),
     });
-    let mut state = ClientState::new(node(&sync.settings), held);
+    let mut state = ClientState::new(node(&settings), held);
     let mut failures = 0;
     loop {
         wait_for_identity(&identity).await;
         let before = clock::now();
         let ended = async {
-            let channel = control.channel().await?;
+            let channel = control.channel(Proof::Certificate).await?;
             identity.reached();
             let followed = async {
                 match &roots {
@@ -63,8 +69,7 @@ pub(super) async fn run(sync: Sync, held: Parts, control: Arc<Control>, identity
         };
         let ended = ended.await;
         state.disconnected();
-        sync.status.lock().connected = false;
-        sync.telemetry.metrics.xds_connected.set(0);
+        sync.disconnected();
         // A stream that lived is no failure to reach the control plane.
         failures = if clock::now().since(before) > Duration::from_secs(30) { 0 } else { failures + 1 };
         if let Err(error) = ended {

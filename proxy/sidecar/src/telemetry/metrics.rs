@@ -122,6 +122,10 @@ pub struct Metrics {
     pub xds_last_update: IntGauge,
     /// Reloads of documents from files, by result.
     pub config_reloads: IntCounterVec,
+    /// Readings of the ProxyConfig after the start.
+    pub settings_reloads: IntCounterVec,
+    /// Fields of it that differ from what is in force until a restart.
+    pub settings_restart_needed: IntGauge,
     /// 1 if the newest documents were accepted.
     pub config_valid: IntGauge,
     /// When the leaf expires.
@@ -291,6 +295,15 @@ impl Metrics {
                 "penstock_config_reload_total",
                 "Reloads of documents from files.",
                 &["result"],
+            )?,
+            settings_reloads: declare.counters(
+                "penstock_settings_reloads_total",
+                "Readings of the ProxyConfig after it had changed.",
+                &["result"],
+            )?,
+            settings_restart_needed: declare.int_gauge(
+                "penstock_settings_restart_needed",
+                "Fields of the ProxyConfig that differ from what is in force, and need a restart.",
             )?,
             config_valid: declare
                 .int_gauge("penstock_config_valid", "1 if the newest configuration was accepted.")?,

@@ -29,13 +29,13 @@ const REPLAY_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub struct BodyBudget {
     held_bytes: AtomicU64,
-    bytes_max: u64,
+    bytes_max: AtomicU64,
 }
 
 impl BodyBudget {
     /// A budget of `bytes_max`.
     pub fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { held_bytes: AtomicU64::new(0), bytes_max })
+        Arc::new(Self { held_bytes: AtomicU64::new(0), bytes_max: AtomicU64::new(bytes_max) })
     }
 
     /// Bytes held now.
@@ -43,8 +43,14 @@ impl BodyBudget {
         self.held_bytes.load(Ordering::Relaxed)
     }
 
+    /// Another budget from now on. What is held above it stays; nothing more is taken until it has been given back.
+    pub fn resize(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
     fn take(&self, bytes: u64) -> bool {
-        let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= bytes_max);
         self.held_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 }
