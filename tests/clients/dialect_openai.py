@@ -83,6 +83,12 @@ def a_stream_that_breaks_between_events_ends_with_the_reason():
         assert error.code == "upstream_reset" and error.message == error.body["message"], (dialect, error.body)
 
 
+def a_stream_that_is_asked_for_again_ends_with_the_reason_too():
+    again = CLIENT.responses.retrieve("30-responses-text~between", stream=True)
+    error = checks.raised(openai.APIError, lambda: list(again))
+    assert error.code == "upstream_reset", error.body
+
+
 def a_stream_that_breaks_inside_an_event_is_no_nonsense():
     """The connection breaks, or the half event is lost on the way and the reason follows."""
     for dialect in STREAMED:
@@ -97,6 +103,7 @@ checks.run(
         what_names_no_model_is_told_in_the_same_words,
         every_recorded_stream_is_read_to_its_end,
         a_stream_that_breaks_between_events_ends_with_the_reason,
+        a_stream_that_is_asked_for_again_ends_with_the_reason_too,
         a_stream_that_breaks_inside_an_event_is_no_nonsense,
     ]
 )

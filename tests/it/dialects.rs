@@ -44,6 +44,11 @@ impl Faults {
             model_rule("gone", "gone"),
             no_share(model_rule("weightless", "player")),
             in_time("300ms", model_rule(SILENT, "player")),
+            // An answer given before, asked for again by its id.
+            json!({
+                "matches": [{"path": {"type": "PathPrefix", "value": "/v1/responses/30-responses-text~between"}}],
+                "backendRefs": [reference("player")],
+            }),
         ];
         rules.extend_from_slice(more_rules);
         let mut documents = vec![

@@ -100,39 +100,60 @@ fn is_about_a_model(path: &[u8]) -> bool {
 #[must_use]
 pub fn family(path: &str) -> Dialect {
     let path = path::decoded(path);
-    let found = FAMILIES.iter().find(|(segments, _)| path::has(&path, segments));
-    found.map_or(Dialect::Http, |&(_, dialect)| dialect)
+    let found = FAMILIES.iter().find_map(|&(prefix, members)| {
+        path::after(&path, prefix).find_map(|rest| {
+            let member = |(segment, _): &&(&str, Dialect)| path::begins(rest, segment);
+            members.iter().find(member).map(|&(_, dialect)| dialect)
+        })
+    });
+    found.unwrap_or(Dialect::Http)
 }
 
-/// What stands in the paths of a family; the first that fits. (Anthropic's list of models is OpenAI's path; its client reads both.)
-const FAMILIES: [(&str, Dialect); 27] = [
-    ("/v1/messages", Dialect::AnthropicMessages),
-    ("/v1/responses", Dialect::OpenAiResponses),
-    ("/v1/models", Dialect::OpenAiChat),
-    ("/v1/chat/completions", Dialect::OpenAiChat),
-    ("/v1/completions", Dialect::OpenAiCompletions),
-    ("/v1/embeddings", Dialect::OpenAiEmbeddings),
-    ("/v1/audio", Dialect::OpenAiAudio),
-    ("/v1/images", Dialect::OpenAiChat),
-    ("/v1/files", Dialect::OpenAiChat),
-    ("/v1/batches", Dialect::OpenAiChat),
-    ("/v1/moderations", Dialect::OpenAiChat),
-    ("/v1/conversations", Dialect::OpenAiChat),
-    ("/v2/health", Dialect::OipModel),
-    ("/v2/models", Dialect::OipModel),
-    ("/v2/repository", Dialect::OipModel),
-    ("/v2/systemsharedmemory", Dialect::OipModel),
-    ("/v2/cudasharedmemory", Dialect::OipModel),
-    ("/v2", Dialect::OipModel),
-    ("/api/tags", Dialect::OllamaChat),
-    ("/api/ps", Dialect::OllamaChat),
-    ("/api/show", Dialect::OllamaChat),
-    ("/api/version", Dialect::OllamaChat),
-    ("/api/pull", Dialect::OllamaChat),
-    ("/api/push", Dialect::OllamaChat),
-    ("/api/create", Dialect::OllamaChat),
-    ("/api/copy", Dialect::OllamaChat),
-    ("/api/delete", Dialect::OllamaChat),
+/// What stands in the paths of a family: a prefix, and what follows it. (Anthropic's list of models is OpenAI's path; its client reads
+/// both.)
+const FAMILIES: [(&str, &[(&str, Dialect)]); 3] = [
+    (
+        "/v1",
+        &[
+            ("/messages", Dialect::AnthropicMessages),
+            ("/responses", Dialect::OpenAiResponses),
+            ("/models", Dialect::OpenAiChat),
+            ("/chat", Dialect::OpenAiChat),
+            ("/completions", Dialect::OpenAiCompletions),
+            ("/embeddings", Dialect::OpenAiEmbeddings),
+            ("/audio", Dialect::OpenAiAudio),
+            ("/images", Dialect::OpenAiChat),
+            ("/files", Dialect::OpenAiChat),
+            ("/batches", Dialect::OpenAiChat),
+            ("/moderations", Dialect::OpenAiChat),
+            ("/conversations", Dialect::OpenAiChat),
+        ],
+    ),
+    (
+        "/v2",
+        &[
+            ("/health", Dialect::OipModel),
+            ("/models", Dialect::OipModel),
+            ("/repository", Dialect::OipModel),
+            ("/systemsharedmemory", Dialect::OipModel),
+            ("/cudasharedmemory", Dialect::OipModel),
+            ("", Dialect::OipModel),
+        ],
+    ),
+    (
+        "/api",
+        &[
+            ("/tags", Dialect::OllamaChat),
+            ("/ps", Dialect::OllamaChat),
+            ("/show", Dialect::OllamaChat),
+            ("/version", Dialect::OllamaChat),
+            ("/pull", Dialect::OllamaChat),
+            ("/push", Dialect::OllamaChat),
+            ("/create", Dialect::OllamaChat),
+            ("/copy", Dialect::OllamaChat),
+            ("/delete", Dialect::OllamaChat),
+        ],
+    ),
 ];
 
 #[cfg(test)]
@@ -290,6 +311,8 @@ mod tests {
             ("/v1/responses/resp_1/cancel", Dialect::OpenAiResponses),
             ("/v1/messages/batches", Dialect::AnthropicMessages),
             ("/v2", Dialect::OipModel),
+            ("/v2/rerank", Dialect::Http),
+            ("/v1/v1/models", Dialect::OpenAiChat),
             ("/v2/health/ready", Dialect::OipModel),
             ("/v2/models/bert/anything", Dialect::OipModel),
             ("/api/tags", Dialect::OllamaChat),

@@ -23,10 +23,17 @@ pub(crate) fn named(decoded: &[u8]) -> Option<Named<'_>> {
     (!model.is_empty()).then_some(Named { model, verb })
 }
 
-/// Whether these segments stand in the path one after the other.
-pub(crate) fn has(decoded: &[u8], segments: &str) -> bool {
-    let ends = |at: usize| matches!(decoded.get(at), None | Some(b'/'));
-    memchr::memmem::find_iter(decoded, segments).any(|at| ends(at + segments.len()))
+/// What follows a segment, each time that it stands in the path: nothing, or something that begins with a slash.
+pub(crate) fn after<'p>(decoded: &'p [u8], segment: &'p str) -> impl Iterator<Item = &'p [u8]> {
+    let rests =
+        memchr::memmem::find_iter(decoded, segment).filter_map(|at| decoded.get(at + segment.len()..));
+    rests.filter(|rest| matches!(rest.first(), None | Some(b'/')))
+}
+
+/// Whether a path begins with this segment; with none, whether it is over.
+pub(crate) fn begins(decoded: &[u8], segment: &str) -> bool {
+    let rest = decoded.strip_prefix(segment.as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || (!segment.is_empty() && rest.starts_with(b"/")))
 }
 
 /// Without its query, percent-escapes undone once; an escape that is not two hex digits stays as it is.
@@ -87,12 +94,22 @@ mod tests {
     #[test]
     fn segments_are_found_whole() {
         for (path, found) in [
-            ("/v1/models", true),
-            ("/a/v1/models/b", true),
-            ("/v1/modelsx", false),
-            ("/v1/modelsx/v1/models", true),
+            ("/v1/models", vec!["/models"]),
+            ("/v1x/v1", vec![""]),
+            ("/a/v1/b/v1/c", vec!["/b/v1/c", "/c"]),
+            ("/v11", vec![]),
         ] {
-            assert_eq!(has(path.as_bytes(), "/v1/models"), found, "{path}");
+            let rests: Vec<_> = after(path.as_bytes(), "/v1").collect();
+            assert_eq!(rests, found.iter().map(|rest| rest.as_bytes()).collect::<Vec<_>>(), "{path}");
+        }
+        for (path, segment, found) in [
+            ("/a", "/a", true),
+            ("/a/b", "/a", true),
+            ("/ab", "/a", false),
+            ("", "", true),
+            ("/a", "", false),
+        ] {
+            assert_eq!(begins(path.as_bytes(), segment), found, "{path} {segment}");
         }
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use penstock_dialect::answer::{Piece, judge};
 use penstock_dialect::events::{Cutter, Event};
 use penstock_dialect::meter::{Head, Meter, Reading};
-use penstock_dialect::reply::Framing;
+use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
 use penstock_dialect::scan::{self, Scanner};
 use penstock_dialect::{Dialect, Usage};
 
@@ -240,6 +240,36 @@ fn times_are_those_of_the_chunk_that_completes_an_event() {
         }
     }
     assert!(streams >= 40, "only {streams} streams with content");
+}
+
+/// An error of ours after any byte: either the stream says that there is no place for it, or the client reads what had come and then
+/// the error. Behind every event there is a place.
+#[test]
+fn an_error_after_any_byte_is_read_as_one_or_not_written() {
+    let reply = Reply::new(ErrorCode::UpstreamReset, "gone");
+    for case in cases("streams") {
+        let Some(framing) = case.head("content-type").and_then(Framing::of) else { continue };
+        let error = reply.stream_event(case.dialect(), framing).expect("an event");
+        let (input, mut border) = (case.input(), Border::new(framing));
+        let (mut cutter, mut came) = (Cutter::new(framing), String::new());
+        for at in 0..=input.len() {
+            let what = format!("{} after {at} bytes", case.path.display());
+            if border.is_here() {
+                let mut told = String::new();
+                let mut whole = Cutter::new(framing);
+                for bytes in [&input[..at], &error] {
+                    whole.push(bytes, |event| told.push_str(&event_line(case.dialect(), event)));
+                }
+                assert_eq!(told, format!("{came}error\n"), "{what}");
+            }
+            let Some(byte) = input.get(at..=at) else { break };
+            border.passed(byte);
+            let before = came.len();
+            cutter.push(byte, |event| came.push_str(&event_line(case.dialect(), event)));
+            let is_event = came.len() > before && !came.ends_with("comment\n");
+            assert!(border.is_here() || !is_event, "{what}: an event is over");
+        }
+    }
 }
 
 /// Follows an answer whose clock is the number of bytes that have come; the times of its content, from the first and the gaps.

@@ -228,7 +228,7 @@ pub(super) fn pack(
         trail: Arc::clone(&exchange.trail),
         interim: Arc::default(),
         upgrade: exchange.upgrade,
-        dialect: asked.dialect,
+        error_dialect: exchange.error_dialect(),
         deadline: deadline.map(|span| exchange.started + span),
         attempt_timeout,
     };

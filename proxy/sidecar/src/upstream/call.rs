@@ -32,8 +32,8 @@ pub struct Call {
     pub interim: Arc<Interim>,
     /// The caller wants to speak WebSocket on the connection from here on.
     pub upgrade: Option<Upgrade>,
-    /// What it speaks, for an error in a stream that has begun.
-    pub dialect: Dialect,
+    /// In whose words an error is told in a stream that has begun.
+    pub error_dialect: Dialect,
     /// When all of it must be over.
     pub deadline: Option<Moment>,
     /// Longest time of one attempt, from its start to the end of its answer.
@@ -51,7 +51,7 @@ impl Call {
             trail: Arc::default(),
             interim: Arc::default(),
             upgrade: None,
-            dialect: Dialect::Http,
+            error_dialect: Dialect::Http,
             deadline: None,
             attempt_timeout: None,
         }

@@ -177,7 +177,7 @@ impl LogicalRequest {
         self.call.trail.fail(failure.clone());
         let reply = Reply::new(failure.code, failure.message.as_str());
         let framing = self.border.filter(Border::is_here).map(|border| border.framing());
-        let event = framing.and_then(|framing| reply.stream_event(self.call.dialect, framing));
+        let event = framing.and_then(|framing| reply.stream_event(self.call.error_dialect, framing));
         match event {
             Some(event) => Ok(Chunk::Last(event.into())),
             None if self.is_grpc => {
