@@ -37,7 +37,9 @@ class Models(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ModelStreamInfer(self, requests, context):
         for request in requests:
             for number in range(3):
-                answer = service_pb2.ModelInferResponse(model_name=request.model_name, id=f"{number}")
+                answer = service_pb2.ModelInferResponse(
+                    model_name=request.model_name, id=f"{number}", raw_output_contents=[b"token"]
+                )
                 yield service_pb2.ModelStreamInferResponse(infer_response=answer)
                 if request.model_name == "late":
                     threading.Event().wait(checks.DEADLINE_S)

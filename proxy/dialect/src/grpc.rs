@@ -1,7 +1,7 @@
 //! gRPC: messages behind a prefix of five bytes (compressed or not, and the length), cut anywhere.
 //!
 //! [`Messages`] reads requests of the Open Inference Protocol: of each message field 1, `model_name`, wherever it stands; all other
-//! fields are stepped over by their lengths. [`Frames`] tells answers apart, by how each message begins.
+//! fields are stepped over by their lengths. [`Frames`] tells answers apart, by how each message begins; [`fields`] reads that.
 //!
 //! ```text
 //! Prefix ─► Tag ─► Varint · Skip · Length ─► Skip · Name ─► Tag … ─► end of the message ─► Prefix
@@ -15,8 +15,8 @@ use crate::defect::{Defect, ScanError};
 
 const PREFIX_BYTES: usize = 5;
 
-/// Bytes kept of an answer's message: a tag and a length.
-const BEGINNING_BYTES: usize = 8;
+/// Bytes kept of an answer's message: enough for one that carries nothing generated, whose fields are names, ids and flags.
+const BEGINNING_BYTES: usize = 512;
 
 /// The prefix of a message.
 #[derive(Clone, Copy, Debug, Default)]
@@ -269,6 +269,43 @@ fn shorter(rest: &[u8], wanted: u64) -> usize {
     usize::try_from(wanted).map_or(rest.len(), |wanted| wanted.min(rest.len()))
 }
 
+/// The fields of a message that is at hand: numbers, with the value of those that have a length. Ends with `None` where the rest cannot be
+/// read, also because it is not all here.
+pub(crate) fn fields(message: &[u8]) -> impl Iterator<Item = Option<(u64, &[u8])>> {
+    let mut rest = Some(message);
+    std::iter::from_fn(move || {
+        let bytes = rest.filter(|rest| !rest.is_empty())?;
+        let read = field_at(bytes);
+        rest = read.map(|(_, after)| after);
+        Some(read.map(|(field, _)| field))
+    })
+}
+
+type Field<'m> = (u64, &'m [u8]);
+
+fn field_at(bytes: &[u8]) -> Option<(Field<'_>, &[u8])> {
+    let (tag, after) = varint_at(bytes)?;
+    let (value_bytes, after) = match tag & 7 {
+        0 => (0, varint_at(after)?.1),
+        1 => (8, after),
+        2 => {
+            let (length, after) = varint_at(after)?;
+            (usize::try_from(length).ok()?, after)
+        }
+        5 => (4, after),
+        _ => return None,
+    };
+    let (value, after) = after.split_at_checked(value_bytes)?;
+    Some(((tag >> 3, value), after))
+}
+
+fn varint_at(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let end = bytes.iter().take(10).position(|byte| byte & 0x80 == 0)?;
+    let (number, after) = bytes.split_at_checked(end + 1)?;
+    let value = number.iter().rev().fold(0_u64, |value, byte| value << 7 | u64::from(byte & 0x7F));
+    Some((value, after))
+}
+
 /// Messages of an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
@@ -276,8 +313,7 @@ pub(crate) struct Frames {
     /// Bytes of the message to come; `None` between messages.
     left: Option<u32>,
     is_compressed: bool,
-    beginning: [u8; BEGINNING_BYTES],
-    begun: usize,
+    beginning: Vec<u8>,
 }
 
 impl Frames {
@@ -289,7 +325,7 @@ impl Frames {
                 rest = after;
                 if let Some((flag, length)) = self.prefix.push(byte) {
                     self.is_compressed = flag != 0;
-                    self.begun = 0;
+                    self.beginning.clear();
                     self.left = Some(length);
                     self.end_if_complete(&mut on_message);
                 }
@@ -298,11 +334,10 @@ impl Frames {
             let taken = shorter(rest, u64::from(left));
             let (part, after) = rest.split_at(taken);
             rest = after;
-            let room = self.beginning.get_mut(self.begun..).unwrap_or_default();
-            for (to, from) in room.iter_mut().zip(part) {
-                *to = *from;
+            if !self.is_compressed {
+                let room = BEGINNING_BYTES.saturating_sub(self.beginning.len());
+                self.beginning.extend_from_slice(part.get(..room).unwrap_or(part));
             }
-            self.begun = (self.begun + taken).min(BEGINNING_BYTES);
             self.left = Some(left - u32::try_from(taken).unwrap_or(left));
             self.end_if_complete(&mut on_message);
         }
@@ -311,8 +346,7 @@ impl Frames {
     fn end_if_complete(&mut self, on_message: &mut impl FnMut(&[u8])) {
         if self.left == Some(0) {
             self.left = None;
-            let begun = if self.is_compressed { 0 } else { self.begun };
-            on_message(self.beginning.get(..begun).unwrap_or_default());
+            on_message(&self.beginning);
         }
     }
 }
@@ -426,7 +460,7 @@ mod tests {
     #[test]
     fn answers_are_told_by_how_they_begin() {
         let stream =
-            [frame(0, &field_of(2, &[7; 40])), frame(0, b""), frame(1, b"zip"), frame(0, b"\x0A\x01x")]
+            [frame(0, &field_of(2, &[7; 600])), frame(0, b""), frame(1, b"zip"), frame(0, b"\x0A\x01x")]
                 .concat();
         for chunk_bytes in [1, 2, 5, 13, 1_000] {
             let mut told = Vec::new();
@@ -434,9 +468,23 @@ mod tests {
             for chunk in stream.chunks(chunk_bytes) {
                 frames.push(chunk, |beginning| told.push(beginning.to_vec()));
             }
-            let expected: [&[u8]; 4] = [&[0x12, 40, 7, 7, 7, 7, 7, 7], b"", b"", b"\x0A\x01x"];
+            let long = [&[0x12, 0xD8, 0x04][..], &[7; BEGINNING_BYTES - 3]].concat();
+            let expected: [&[u8]; 4] = [&long, b"", b"", b"\x0A\x01x"];
             assert_eq!(told, expected, "in chunks of {chunk_bytes}");
         }
+    }
+
+    #[test]
+    fn fields_at_hand_are_told_until_one_is_not_all_here() {
+        let message = [&field_of(1, b"a")[..], &[4 << 3, 0x80, 0x01], &[5 << 3 | 5, 1, 2, 3, 4]].concat();
+        let all = [Some((1, &b"a"[..])), Some((4, &b""[..])), Some((5, &[1, 2, 3, 4][..]))];
+        assert_eq!(fields(&message).collect::<Vec<_>>(), all);
+        for cut in [1, 2, 4, 5, 7, 10] {
+            assert_eq!(fields(&message[..cut]).last(), Some(None), "{cut}");
+        }
+        assert_eq!(fields(&[0x13]).collect::<Vec<_>>(), [None]);
+        assert_eq!(fields(&[0xFF; 11]).collect::<Vec<_>>(), [None]);
+        assert_eq!(fields(b"").next(), None);
     }
 
     proptest! {

@@ -1,9 +1,10 @@
 //! The Open Inference Protocol (KServe v2): HTTP, where the path names the model and the body is not read, and gRPC, where the message
 //! does. Engines that speak it: Triton, KServe's runtimes, MLServer.
 //!
-//! Neither counts tokens. A gRPC stream of answers is Triton's extension; each of its messages has an error or something generated.
+//! Neither counts tokens. A gRPC stream of answers is Triton's extension; each of its messages has an error or an answer.
 
 use crate::answer::{Judged, Piece};
+use crate::grpc::fields;
 use crate::reply::words::Words;
 use crate::tables::{Answer, Request, Streams, Tables};
 
@@ -57,13 +58,58 @@ pub(crate) static GRPC_MODEL: Tables = Tables {
     words: Words::Plain,
 };
 
-/// Judges a `ModelStreamInferResponse` by how it begins: field 1 is an error, if it is not empty. What is compressed has no beginning
-/// that could be read, and counts as an answer.
+/// Judges a `ModelStreamInferResponse`: an error, or an answer. An answer without tensors is only a mark: where a client asks for it,
+/// Triton sends one after the last. What is compressed or not all at hand counts as generated.
 fn judge(beginning: &[u8]) -> Judged {
-    const ERROR: u8 = 1 << 3 | 2;
-    let piece = match beginning {
-        [ERROR, length, ..] if *length > 0 => Piece::Error,
-        _ => Piece::Content { deltas: 1 },
-    };
+    const ERROR_MESSAGE: u64 = 1;
+    const INFER_RESPONSE: u64 = 2;
+    const ERROR_TAG: u8 = 1 << 3 | 2;
+    let mut piece = if beginning.is_empty() { CONTENT } else { Piece::Other };
+    for field in fields(beginning) {
+        match field {
+            Some((ERROR_MESSAGE, text)) if !text.is_empty() => return ERROR,
+            Some((INFER_RESPONSE, answer)) if has_tensors(answer) => piece = CONTENT,
+            Some(_) => {}
+            // An error that is longer than what is kept.
+            None if beginning.first() == Some(&ERROR_TAG) => return ERROR,
+            None => piece = CONTENT,
+        }
+    }
     Judged { piece, ..Judged::OTHER }
+}
+
+const ERROR: Judged = Judged { piece: Piece::Error, ..Judged::OTHER };
+const CONTENT: Piece = Piece::Content { deltas: 1 };
+
+fn has_tensors(answer: &[u8]) -> bool {
+    const OUTPUTS: u64 = 5;
+    const RAW_OUTPUT_CONTENTS: u64 = 6;
+    fields(answer)
+        .any(|field| field.is_none_or(|(number, _)| matches!(number, OUTPUTS | RAW_OUTPUT_CONTENTS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_from_an_error_and_from_a_mark() {
+        for (beginning, expected) in [
+            // Compressed, or of no length.
+            (&b""[..], CONTENT),
+            (b"\x0A\x04gone", Piece::Error),
+            // A kilobyte of which four bytes are at hand.
+            (b"\x0A\x80\x08gone", Piece::Error),
+            (b"\x0A\x00\x12\x05\x2A\x03tok", CONTENT),
+            (b"\x12\x05\x2A\x03tok", CONTENT),
+            (b"\x12\x05\x32\x03tok", CONTENT),
+            (b"\x12\x80\x08\x0A\x03llm", CONTENT),
+            (b"\x12\x05\x0A\x03llm", Piece::Other),
+            (b"\x12\x00", Piece::Other),
+            (b"\x12\x05\x2A\x03tok\x0A\x04gone", Piece::Error),
+            (b"\xFF", CONTENT),
+        ] {
+            assert_eq!(judge(beginning).piece, expected, "{}", beginning.escape_ascii());
+        }
+    }
 }
