@@ -16,6 +16,7 @@ mod grpc;
 mod identity;
 mod metrics;
 mod openai_sdk;
+mod outside;
 mod plane_loss;
 mod push;
 mod reload;

@@ -282,7 +282,7 @@ impl App {
             settings.each(|settings| settings.dns.clone(), follow).await;
         });
         let tasks = self.background.clone();
-        let prober = Prober { live: live(), pool: Arc::clone(&self.pool), telemetry: telemetry(), tasks };
+        let prober = Prober::new(live(), Arc::clone(&self.pool), telemetry(), tasks);
         self.background.spawn("health checks", prober.run());
     }
 }

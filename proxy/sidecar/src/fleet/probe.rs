@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use penstock_model::names::EndpointId;
 use penstock_model::snapshot::{HealthCheck, Protocol};
 use penstock_policy::health::{Belief, Seen};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::{BackendState, EndpointState, Fleet};
@@ -32,17 +32,17 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 const WHO_ASKS: HeaderValue =
     HeaderValue::from_static(concat!("penstock-proxy/", env!("CARGO_PKG_VERSION"), " health-check"));
 
+/// So many endpoints are asked at once: a new snapshot may bring thousands.
+const ASKED_MAX: usize = 256;
+
 /// Asks endpoints; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Prober {
-    /// Whose endpoints.
-    pub live: Arc<Live>,
-    /// Connections to them.
-    pub pool: Arc<Pool>,
-    /// Where it is told.
-    pub telemetry: Arc<Telemetry>,
-    /// Who runs the tasks.
-    pub tasks: Tasks,
+    live: Arc<Live>,
+    pool: Arc<Pool>,
+    telemetry: Arc<Telemetry>,
+    tasks: Tasks,
+    turns: Arc<Semaphore>,
 }
 
 /// What one endpoint is asked. Equal ones are the same task.
@@ -75,6 +75,11 @@ pub fn place(backend: &BackendState, state: &EndpointState, check: &HealthCheck)
 }
 
 impl Prober {
+    /// Asks the endpoints of `live` over the connections of `pool`.
+    pub fn new(live: Arc<Live>, pool: Arc<Pool>, telemetry: Arc<Telemetry>, tasks: Tasks) -> Self {
+        Self { live, pool, telemetry, tasks, turns: Arc::new(Semaphore::new(ASKED_MAX)) }
+    }
+
     /// Asks the endpoints of the current fleet, for ever.
     pub async fn run(self) {
         let mut published = self.live.watch();
@@ -103,7 +108,9 @@ impl Prober {
 
     async fn keep_asking(&self, question: &Question) -> Infallible {
         loop {
+            let turn = self.turns.acquire().await;
             let (seen, note) = self.ask(question).await;
+            drop(turn);
             self.tell(question, seen, &note);
             let jitter = 0.9 + 0.2 * seed::share();
             sleep(question.check.interval.mul_f64(jitter)).await;

@@ -306,3 +306,50 @@ impl ServerCertVerifier for Verifier {
         self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn root() -> String {
+        let key = KeyPair::generate().unwrap();
+        CertificateParams::default().self_signed(&key).unwrap().pem()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn roots_in_a_file_are_read_again_and_what_cannot_be_used_changes_nothing() {
+        clock::simulate(Duration::ZERO);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("roots.pem");
+        let roots = Roots::File(path.to_str().unwrap().into());
+        let origin = Origin::new(Arc::new(Tls { hostname: "a.example".into(), roots, names: Vec::new() }));
+        let missing = origin.config().await.map(drop).unwrap_err();
+        assert!(matches!(&missing, Distrust::Roots(why) if why.contains("roots.pem")), "{missing}");
+        let mut before = None;
+        for (written, waited, expected) in [
+            (Some(root()), Duration::ZERO, "read"),
+            (Some(root()), FILE_FRESH / 2, "kept"),
+            (None, FILE_FRESH, "read"),
+            (None, FILE_FRESH, "kept"),
+            (Some(String::new()), FILE_FRESH, "kept"),
+            (
+                Some("-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n".to_owned()),
+                FILE_FRESH,
+                "kept",
+            ),
+            (Some(root()), FILE_FRESH, "read"),
+        ] {
+            if let Some(written) = &written {
+                std::fs::write(&path, written).unwrap();
+            }
+            sleep(waited).await;
+            let config = origin.config().await.unwrap();
+            let is_kept =
+                before.replace(Arc::clone(&config)).is_some_and(|before| Arc::ptr_eq(&before, &config));
+            assert_eq!(if is_kept { "kept" } else { "read" }, expected, "{written:?} after {waited:?}");
+        }
+    }
+}

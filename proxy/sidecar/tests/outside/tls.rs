@@ -166,13 +166,27 @@ async fn a_certificate_that_is_not_good_now_is_refused_with_the_reason() {
     check_trust(|params| params.not_before = rcgen::date_time_ymd(2120, 1, 1), HOSTNAME, "is not valid yet")
         .await;
     let server = tls_server(Authority::new("theirs").leaf(|_| {}), &[&TLS13], &[]).await;
-    for (roots, why) in [
+    for (roots, why, reason) in [
         (
             format!("caCertificates: |\n{}", indented(&Authority::new("ours").pem)),
             "issuer is not among the Backend's roots",
+            "reason=\"unknown_issuer\"",
         ),
-        ("wellKnownCACertificates: System".to_owned(), "was refused: "),
-        ("caFile: /nowhere/ca.pem".to_owned(), "the roots are unusable: /nowhere/ca.pem: "),
+        // What the machine has decides whether it believes somebody else, or nobody.
+        ("wellKnownCACertificates: System".to_owned(), "was refused: ", ""),
+        (
+            "caFile: /nowhere/ca.pem".to_owned(),
+            "the roots are unusable: /nowhere/ca.pem: ",
+            "reason=\"roots_unusable\"",
+        ),
+        (
+            format!(
+                "caCertificates: |\n{}",
+                indented("-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----")
+            ),
+            "the roots are unusable: ",
+            "reason=\"roots_unusable\"",
+        ),
     ] {
         let spec = format!(
             "endpoints: [{{address: 127.0.0.1, port: {}}}]\ntls:\n  hostname: service.example\n  {roots}",
@@ -181,6 +195,7 @@ async fn a_certificate_that_is_not_good_now_is_refused_with_the_reason() {
         let sidecar = Sidecar::before(&spec, "").await;
         let answer = sidecar.get("app").await;
         assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains(why), "{why}\n{answer}");
+        sidecar.counts(&format!("penstock_tls_refusals_total{{direction=\"origination\",{reason}")).await;
         sidecar.stop().await;
     }
 }
@@ -213,6 +228,14 @@ async fn what_the_endpoint_chooses_is_spoken_and_what_the_protocol_needs_is_dema
         let third = sidecar.get("app").await;
         for answer in [one, other, third] {
             assert!(answer.contains(expected), "{alpn:?} {protocol}: {answer}");
+        }
+        if expected == refused {
+            sidecar.counts("penstock_tls_refusals_total{direction=\"origination\",reason=\"alpn\"}").await;
+        } else {
+            sidecar.counts("penstock_tls_connections_total{direction=\"origination\",").await;
+            sidecar
+                .counts(if versions == &[&TLS12] { "version=\"TLSv1.2\"" } else { "version=\"TLSv1.3\"" })
+                .await;
         }
         sidecar.stop().await;
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Service;
 use super::account::Left;
 use super::faults::FaultOrder;
-use super::live::Survey;
+use super::live::{Survey, Turned};
 use super::reply::{Body, Refusal};
 use crate::scheduler::Phase;
 
@@ -94,6 +94,14 @@ fn abort(left: &Left, survey: &Survey<'_>) -> Value {
         "saved_prompt_tokens": aborted.saved_prompt_tokens,
         "wasted_steps": aborted.wasted_steps,
     })
+}
+
+/// `/health` and `/ping`: whether it can work.
+pub(crate) async fn health(State(service): State<Arc<Service>>) -> Result<(), Refusal> {
+    if service.live.survey(|survey| survey.faults.loading_at(survey.now)) {
+        return Err(Turned::Loading.into());
+    }
+    Ok(())
 }
 
 /// `GET /admin/faults`: what goes wrong at present.

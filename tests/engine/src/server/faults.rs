@@ -22,6 +22,8 @@ pub(crate) struct FaultOrder {
     unavailable_ms: Option<u64>,
     /// … with this `Retry-After`, in seconds.
     retry_after: Option<u32>,
+    /// The model is being loaded for this long: requests and `/health` are answered 503.
+    loading_ms: Option<u64>,
     /// Everything that runs breaks off, and the caches are empty.
     cold_restart: Option<bool>,
 }
@@ -66,6 +68,7 @@ pub(crate) struct Faults {
     pub(crate) stalled_until: Moment,
     unavailable_until: Moment,
     retry_after_s: Option<u32>,
+    loading_until: Moment,
     reset: Option<Reset>,
 }
 
@@ -83,6 +86,7 @@ impl Default for Faults {
             stalled_until: Moment::START,
             unavailable_until: Moment::START,
             retry_after_s: None,
+            loading_until: Moment::START,
             reset: None,
         }
     }
@@ -106,11 +110,19 @@ impl Faults {
             self.unavailable_until = after_ms(now, ms);
             self.retry_after_s = order.retry_after;
         }
+        if let Some(ms) = order.loading_ms {
+            self.loading_until = after_ms(now, ms);
+        }
     }
 
     /// Whether requests are answered 503 at `now`, and the `Retry-After` if so.
     pub(crate) fn unavailable_at(&self, now: Moment) -> Option<Option<u32>> {
         (now < self.unavailable_until).then_some(self.retry_after_s)
+    }
+
+    /// Whether the model is still being loaded at `now`.
+    pub(crate) fn loading_at(&self, now: Moment) -> bool {
+        now < self.loading_until
     }
 
     /// After how many tokens the next request breaks off, if it is to; counts it.
@@ -135,6 +147,7 @@ impl Faults {
             count_left: self.reset.and_then(|reset| reset.left),
             unavailable_ms_left: self.unavailable_until.since(now) / 1_000_000,
             retry_after: self.retry_after_s,
+            loading_ms_left: self.loading_until.since(now) / 1_000_000,
         }
     }
 }
@@ -152,6 +165,7 @@ pub(crate) struct FaultReport {
     count_left: Option<u32>,
     unavailable_ms_left: u64,
     retry_after: Option<u32>,
+    loading_ms_left: u64,
 }
 
 #[cfg(test)]

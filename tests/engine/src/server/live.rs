@@ -49,6 +49,8 @@ pub(crate) enum Event {
 pub(crate) enum Turned {
     #[error(transparent)]
     Refused(#[from] Refused),
+    #[error("the model is being loaded")]
+    Loading,
     #[error("this engine is unavailable for a while")]
     Unavailable { retry_after_s: Option<u32> },
 }
@@ -119,6 +121,10 @@ impl Live {
     pub(crate) fn submit(self: &Arc<Self>, work: Work) -> Result<Ticket, Turned> {
         let now = self.clock.now();
         let mut state = self.at(now);
+        if state.faults.loading_at(now) {
+            state.account.rejected_unavailable += 1;
+            return Err(Turned::Loading);
+        }
         if let Some(retry_after_s) = state.faults.unavailable_at(now) {
             state.account.rejected_unavailable += 1;
             return Err(Turned::Unavailable { retry_after_s });

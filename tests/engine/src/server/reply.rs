@@ -53,6 +53,7 @@ impl From<Turned> for Refusal {
             Turned::Unavailable { retry_after_s } => {
                 Self { retry_after_s, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, turned.to_string()) }
             }
+            Turned::Loading => Self::new(StatusCode::SERVICE_UNAVAILABLE, turned.to_string()),
             Turned::Refused(Refused::QueueFull { .. }) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{turned}; try another instance"))
             }

@@ -55,6 +55,25 @@ async fn unavailable_answers_503_with_retry_after_while_the_pages_still_work() {
 }
 
 #[tokio::test]
+async fn an_engine_that_loads_its_model_says_so_to_requests_and_to_whoever_asks_for_its_health() {
+    let caller = Caller::of("--speed 100").await;
+    let (_, report) = caller.post("/admin/faults", json!({"loading_ms": 60_000})).await;
+    assert!(report["loading_ms_left"].as_u64() > Some(0), "{report}");
+    for path in ["/health", "/ping"] {
+        assert_eq!(caller.send(path, "").await.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+    }
+    let (status, refused) = caller.post("/v1/chat/completions", chat_body("hi", json!({}))).await;
+    assert_eq!(
+        (status, &refused["error"]["message"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("the model is being loaded"))
+    );
+    caller.post("/admin/faults", json!({"clear": true})).await;
+    assert_eq!(caller.send("/health", "").await.status(), StatusCode::OK);
+    caller.whole_chat("hi", json!({"max_tokens": 1})).await;
+    assert_eq!(caller.get("/admin/stats").await["unavailable_requests"], 1);
+}
+
+#[tokio::test]
 async fn slowness_stretches_the_engines_own_account_of_time() {
     let caller = Caller::of("--speed 100 --noise 0").await;
     let busy = async |caller: &Caller| {
