@@ -14,6 +14,7 @@ use penstock_policy::resolution::Bounds;
 use pingora_timeout::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use serde_json::{Map, json};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::Admin;
@@ -73,6 +74,9 @@ pub struct App {
     connections: Tasks,
     background: Tasks,
 }
+
+/// Idle connections are looked through this often.
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 struct Sockets {
     outbound: Option<Box<dyn Accept>>,
@@ -301,7 +305,8 @@ impl Sockets {
     }
 }
 
-/// Lets go of connections to places that are no longer in the fleet, and to applications that are no longer served.
+/// Lets go of connections to places that are no longer in the fleet, to applications that are no longer served, and of idle ones. Until
+/// it is cut.
 #[expect(
     clippy::mutable_key_type,
     reason = "an origin is told by its place in memory, not by what it has read"
@@ -312,7 +317,7 @@ async fn tidy(pool: Arc<Pool>, shared: Arc<Shared>) {
         tokio::select! {
             Ok(()) = published.changed() => {}
             Ok(()) = settings.changed() => {}
-            else => return,
+            () = sleep(IDLE_LOOK_INTERVAL) => {}
         }
         let settings = shared.settings.load();
         let fleet = shared.live.load();

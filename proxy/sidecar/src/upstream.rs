@@ -3,6 +3,7 @@
 pub mod attempt;
 pub mod call;
 pub mod dial;
+pub mod http1;
 pub mod origin;
 pub mod place;
 pub mod pool;

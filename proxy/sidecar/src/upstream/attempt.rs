@@ -2,7 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,17 +9,15 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use http::header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use penstock_model::names::EndpointId;
 use penstock_policy::retry::{Fault, Kind, Sent, Side};
 
 use super::call::Call;
+use super::http1::{Http1, Http1Error};
 use super::place::{Carrier, Place};
 use super::pool::{ConnectError, Lease, Link, Pool, Single, Terms, Used};
 use super::tunnel::Tunnel;
-use super::upload::{Feeding, Upload, UploadBody};
+use super::upload::{Feeding, Upload};
 use crate::http::headers::{self, SWITCHED, TARGET, WIRE, WIRE_VERSION};
 use crate::seed;
 
@@ -70,14 +67,8 @@ pub enum Answer {
     },
     /// Over HTTP/1.1.
     Http1 {
-        /// What is being received.
-        receiving: Incoming,
         /// The connection, to be kept when all is done.
-        sender: http1::SendRequest<UploadBody>,
-        /// Trailers, if they have come.
-        trailers: Option<HeaderMap>,
-        /// The last byte has come. The library does not say so of a chunked body.
-        ended: bool,
+        connection: Box<Http1>,
     },
 }
 
@@ -100,8 +91,8 @@ pub async fn attempt(
                 Err(_) => pool.discard(place, &lease),
             },
             Link::Single(single) => {
-                if let Some(answered) = over_http1(single, head.http1_request(call)?, call).await {
-                    return answered;
+                if let Some(answered) = over_http1(single, head, call).await? {
+                    return Ok(answered);
                 }
             }
         }
@@ -146,49 +137,56 @@ async fn over_http2(
 
 /// Nothing where the application closed a kept connection just now, and the request never left.
 async fn over_http1(
-    Single { mut sender, used }: Single,
-    request: Request<UploadBody>,
+    Single { mut connection, used }: Single,
+    head: &Head,
     call: &Call,
-) -> Option<Result<(Response<()>, Answer), Failed>> {
-    match sender.try_send_request(request).await {
+) -> Result<Option<(Response<()>, Answer)>, Failed> {
+    let upload = call.upgrade.is_none().then_some(&call.upload);
+    let started = connection.start(&head.method, head.target.as_str(), &head.http1_fields(call)?, upload);
+    started.map_err(|error| Failed::unsendable(&error))?;
+    match http1_head(&mut connection, call).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            Some(switch(response, call).await)
+            switch(response, *connection, call).map(Some)
         }
-        Ok(response) => {
-            let (parts, receiving) = response.into_parts();
-            let ended = hyper::body::Body::is_end_stream(&receiving);
-            let answer = Answer::Http1 { receiving, sender, trailers: None, ended };
-            Some(Ok((Response::from_parts(parts, ()), answer)))
-        }
-        Err(error) if error.message().is_some() && used == Used::Before && call.upload.rewind() => None,
+        Ok(response) => Ok(Some((response, Answer::Http1 { connection }))),
+        Err(_) if connection.is_unsent() && used == Used::Before && call.upload.rewind() => Ok(None),
         Err(error) => {
-            let sent = if error.message().is_some() { Sent::Nothing } else { Sent::Something };
-            Some(Err(Failed::http1(error.error(), sent)))
+            let sent = if connection.is_unsent() { Sent::Nothing } else { Sent::Something };
+            Err(Failed::http1(&error, sent))
         }
+    }
+}
+
+/// The final answer, or the one that switches protocols; interim ones are told on the way.
+async fn http1_head(connection: &mut Http1, call: &Call) -> Result<Response<()>, Http1Error> {
+    loop {
+        let response = poll_fn(|context| connection.poll_head(context)).await?;
+        if !response.status().is_informational() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
+        call.interim.push(response);
     }
 }
 
 /// Takes the connection over from HTTP.
-async fn switch(mut response: Response<Incoming>, call: &Call) -> Result<(Response<()>, Answer), Failed> {
+fn switch(response: Response<()>, connection: Http1, call: &Call) -> Result<(Response<()>, Answer), Failed> {
     if call.upgrade.is_none() {
         let message = "the application switches protocols without having been asked".to_owned();
         return Err(Failed::upstream(Kind::Protocol, Sent::Something, message));
     }
-    let switched = hyper::upgrade::on(&mut response).await;
-    let io = switched.map_err(|error| Failed::http1(&error, Sent::Something))?;
-    let (parts, _) = response.into_parts();
-    let answer = Answer::Tunnel { tunnel: Tunnel::new(io, &call.upload), ended: false };
-    Ok((Response::from_parts(parts, ()), answer))
+    let (wire, first) = connection.into_parts();
+    Ok((response, Answer::Tunnel { tunnel: Tunnel::new(wire, first, &call.upload), ended: false }))
 }
 
 impl Answer {
-    /// Sends what can be sent of the request; HTTP/1.1 does so by itself.
+    /// Sends what can be sent of the request.
     pub fn poll_sending(&mut self, context: &mut Context<'_>) {
         match self {
             Self::Http2 { sending, .. } => sending.poll(context),
             // An error is found again by whoever reads.
             Self::Tunnel { tunnel, .. } => drop(tunnel.poll_send(context)),
-            Self::Http1 { .. } => {}
+            // As above.
+            Self::Http1 { connection } => drop(connection.poll_send(context)),
         }
     }
 
@@ -219,20 +217,10 @@ impl Answer {
                 *ended = chunk.is_none();
                 Ok(chunk)
             }
-            Self::Http1 { receiving, trailers, ended, .. } => loop {
-                let Some(frame) = receiving.frame().await else {
-                    *ended = true;
-                    return Ok(None);
-                };
-                let frame = frame.map_err(|error| Failed::http1(&error, Sent::Something))?;
-                match frame.into_data() {
-                    Ok(bytes) => {
-                        *ended = hyper::body::Body::is_end_stream(receiving);
-                        return Ok(Some(bytes));
-                    }
-                    Err(frame) => *trailers = frame.into_trailers().ok(),
-                }
-            },
+            Self::Http1 { connection } => {
+                let chunk = poll_fn(|context| connection.poll_chunk(context)).await;
+                chunk.map_err(|error| Failed::http1(&error, Sent::Something))
+            }
         }
     }
 
@@ -250,7 +238,7 @@ impl Answer {
                 trailers.await.map_err(|error| Failed::http2(&error, Sent::Something))
             }
             Self::Tunnel { .. } => Ok(None),
-            Self::Http1 { trailers, .. } => Ok(trailers.take()),
+            Self::Http1 { connection } => Ok(connection.take_trailers()),
         }
     }
 
@@ -258,14 +246,17 @@ impl Answer {
     pub fn has_ended(&self) -> bool {
         match self {
             Self::Http2 { receiving, .. } => receiving.is_end_stream(),
-            Self::Tunnel { ended, .. } | Self::Http1 { ended, .. } => *ended,
+            Self::Tunnel { ended, .. } => *ended,
+            Self::Http1 { connection } => connection.has_ended(),
         }
     }
 
     /// Gives the connection back. An HTTP/1.1 connection is kept only when both ways are complete.
     pub fn release(self, pool: &Pool, place: &Place, upload: &Upload) {
         match self {
-            Self::Http1 { sender, ended: true, .. } if upload.is_whole() => pool.keep(place, sender),
+            Self::Http1 { connection } if connection.is_reusable() && upload.is_whole() => {
+                pool.keep(place, connection);
+            }
             Self::Http1 { .. } | Self::Http2 { .. } | Self::Tunnel { .. } => {}
         }
     }
@@ -295,34 +286,21 @@ impl Head {
         Ok(request)
     }
 
-    fn http1_request(&self, call: &Call) -> Result<Request<UploadBody>, Failed> {
+    fn http1_fields(&self, call: &Call) -> Result<HeaderMap, Failed> {
         let host = self.authority.parse().map_err(|error| Failed::unsendable(&error))?;
-        let body = match call.upgrade {
-            None => UploadBody::new(&call.upload),
-            Some(_) => UploadBody::none(&call.upload),
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(self.target.clone());
-        *request.headers_mut() = self.headers.clone();
-        let fields = request.headers_mut();
+        let mut fields = HeaderMap::with_capacity(self.headers.len() + 4);
+        // First, as RFC 9110 section 7.2 asks.
         fields.insert(HOST, host);
+        fields.extend(self.headers.clone());
         if call.upgrade.is_some() {
             fields.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
             fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             if !fields.contains_key(SEC_WEBSOCKET_KEY) {
-                headers::insert_text(fields, SEC_WEBSOCKET_KEY, &seed::websocket_key());
+                headers::insert_text(&mut fields, SEC_WEBSOCKET_KEY, &seed::websocket_key());
             }
         }
-        join_cookies(fields);
-        let interim = Arc::clone(&call.interim);
-        hyper::ext::on_informational(&mut request, move |answer| {
-            let mut copy = Response::new(());
-            *copy.status_mut() = answer.status();
-            *copy.headers_mut() = answer.headers().clone();
-            interim.push(copy);
-        });
-        Ok(request)
+        join_cookies(&mut fields);
+        Ok(fields)
     }
 }
 
@@ -364,15 +342,13 @@ impl Failed {
         Self::upstream(kind, sent, error.to_string())
     }
 
-    fn http1(error: &hyper::Error, sent: Sent) -> Self {
-        let kind = if error.is_parse() {
-            Kind::Protocol
-        } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-            Kind::Closed
-        } else {
-            Kind::Reset
+    fn http1(error: &Http1Error, sent: Sent) -> Self {
+        let kind = match error {
+            Http1Error::Protocol(_) => Kind::Protocol,
+            Http1Error::Closed | Http1Error::Aborted => Kind::Closed,
+            Http1Error::Io(_) => Kind::Reset,
         };
-        Self::upstream(kind, sent, report(error))
+        Self::upstream(kind, sent, error.to_string())
     }
 }
 

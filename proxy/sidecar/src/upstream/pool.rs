@@ -13,8 +13,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Version;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use penstock_model::units::Moment;
 use rustls::ClientConfig;
@@ -25,9 +23,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::dial::{Dial, Wire, gathered, read_ahead};
+use super::http1::Http1;
 use super::origin::{Distrust, Origin};
 use super::place::{Carrier, Offer, Place};
-use super::upload::UploadBody;
 use crate::clock;
 use crate::identity::tls::{ALPN_H2, ALPN_HTTP1};
 use crate::identity::verify::{Refusal, Trust};
@@ -140,7 +138,7 @@ pub enum Link {
 /// A connection that was just made.
 enum Fresh {
     Http2(SendRequest<Bytes>),
-    Http1(http1::SendRequest<UploadBody>),
+    Http1(Box<dyn Wire>),
 }
 
 #[derive(Debug)]
@@ -151,7 +149,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<UploadBody>,
+    connection: Box<Http1>,
     since: Moment,
 }
 
@@ -175,10 +173,16 @@ impl Drop for Lease {
 /// An HTTP/1.1 connection, and whether it has served before: then the peer may have closed it meanwhile.
 #[derive(Debug)]
 pub struct Single {
-    /// Sends one request at a time.
-    pub sender: http1::SendRequest<UploadBody>,
+    /// Carries one request at a time.
+    pub connection: Box<Http1>,
     /// New, or kept from an earlier request.
     pub used: Used,
+}
+
+impl Single {
+    fn new(wire: Box<dyn Wire>) -> Self {
+        Self { connection: Box::new(Http1::new(wire)), used: Used::Never }
+    }
 }
 
 /// Whether a connection is new.
@@ -249,9 +253,9 @@ impl Pool {
                     shelf.open.lock().push(Arc::clone(&shared));
                     Ok(Link::Shared(Lease(shared)))
                 }
-                Fresh::Http1(sender) => {
+                Fresh::Http1(wire) => {
                     shelf.chose_http1.store(true, Ordering::Relaxed);
-                    Ok(Link::Single(Single { sender, used: Used::Never }))
+                    Ok(Link::Single(Single::new(wire)))
                 }
             }
         });
@@ -272,37 +276,33 @@ impl Pool {
         }
         let connected = timeout(terms.connect_timeout, async {
             let wire = self.dial(place.address).await?;
-            let wire = match (place.carrier, &place.origin) {
+            match (place.carrier, &place.origin) {
                 (Carrier::Tls(offer), Some(origin)) => {
-                    self.originate(place.address, origin, offer, wire).await?.0
+                    self.originate(place.address, origin, offer, wire).await.map(|(wire, _)| wire)
                 }
-                _ => wire,
-            };
-            self.connect_http1(place, wire).await
+                _ => Ok(wire),
+            }
         });
-        let sender = connected.await.unwrap_or_else(|_| Err(timed_out(place, terms)))?;
-        Ok(Single { sender, used: Used::Never })
+        let wire = connected.await.unwrap_or_else(|_| Err(timed_out(place, terms)))?;
+        Ok(Single::new(wire))
     }
 
     /// A kept HTTP/1.1 connection, if there is one that still lives.
     fn kept(&self, place: &Place) -> Option<Single> {
-        while let Some(idle) = self.single.lock().get_mut(place).and_then(Vec::pop) {
-            if clock::now().since(idle.since) < HTTP1_IDLE_MAX && idle.sender.is_ready() {
-                return Some(Single { sender: idle.sender, used: Used::Before });
+        loop {
+            let mut idle = self.single.lock().get_mut(place).and_then(Vec::pop)?;
+            if clock::now().since(idle.since) < HTTP1_IDLE_MAX && idle.connection.is_usable() {
+                return Some(Single { connection: idle.connection, used: Used::Before });
             }
         }
-        None
     }
 
     /// Keeps an HTTP/1.1 connection whose request and answer are complete.
-    pub fn keep(&self, place: &Place, sender: http1::SendRequest<UploadBody>) {
-        if sender.is_closed() {
-            return;
-        }
+    pub fn keep(&self, place: &Place, connection: Box<Http1>) {
         let mut single = self.single.lock();
         let kept = single.entry(place.clone()).or_default();
         if kept.len() < HTTP1_KEPT_MAX {
-            kept.push(Idle { sender, since: clock::now() });
+            kept.push(Idle { connection, since: clock::now() });
         }
     }
 
@@ -332,7 +332,7 @@ impl Pool {
             (Carrier::Tls(offer), Some(origin)) => {
                 match self.originate(place.address, origin, offer, wire).await? {
                     (wire, Version::HTTP_2) => wire,
-                    (wire, _) => return self.connect_http1(place, wire).await.map(Fresh::Http1),
+                    (wire, _) => return Ok(Fresh::Http1(wire)),
                 }
             }
             (Carrier::Tls(_), None) => {
@@ -370,24 +370,6 @@ impl Pool {
             }
             self.tasks.spawn("http2 pings", keep_pinging(pings, silent));
         }
-        Ok(sender)
-    }
-
-    async fn connect_http1(
-        &self,
-        place: &Place,
-        wire: Box<dyn Wire>,
-    ) -> Result<http1::SendRequest<UploadBody>, ConnectError> {
-        let address = place.address;
-        let (sender, connection) = http1::Builder::new()
-            .handshake(TokioIo::new(wire))
-            .await
-            .map_err(|source| ConnectError::Handshake { address, source: source.into() })?;
-        self.tasks.spawn("http1 connection", async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%address, %error, "connection to the application ended");
-            }
-        });
         Ok(sender)
     }
 

@@ -2,18 +2,17 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::dial::Wire;
 use super::upload::{Next, Turn, Upload};
 
 /// Longest time in which no byte goes either way; HAProxy's guides set `timeout tunnel` so.
@@ -23,8 +22,9 @@ const READ_BYTES: usize = 16 << 10;
 
 /// See the module.
 pub struct Tunnel {
-    // The library's stream is not `Sync`; nobody shares it.
-    io: Mutex<TokioIo<Upgraded>>,
+    io: Box<dyn Wire>,
+    /// Read ahead together with the 101.
+    first: Bytes,
     upload: Arc<Upload>,
     turn: Turn,
     sending: Sending,
@@ -48,10 +48,11 @@ impl std::fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    /// What the caller sends comes from `upload`.
-    pub fn new(io: Upgraded, upload: &Arc<Upload>) -> Self {
+    /// What the caller sends comes from `upload`; `first` is what the application has sent already.
+    pub fn new(io: Box<dyn Wire>, first: Bytes, upload: &Arc<Upload>) -> Self {
         Self {
-            io: Mutex::new(TokioIo::new(io)),
+            io,
+            first,
             turn: upload.turn(),
             upload: Arc::clone(upload),
             sending: Sending::Chunk(Bytes::new()),
@@ -76,7 +77,7 @@ impl Tunnel {
                     }
                 }
                 Sending::Chunk(chunk) => {
-                    let count = ready!(Pin::new(self.io.get_mut()).poll_write(context, chunk))?;
+                    let count = ready!(Pin::new(&mut self.io).poll_write(context, chunk))?;
                     if count == 0 {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
@@ -85,7 +86,7 @@ impl Tunnel {
                 }
                 Sending::Ending => {
                     // An application that has closed already needs not be told.
-                    drop(ready!(Pin::new(self.io.get_mut()).poll_shutdown(context)));
+                    drop(ready!(Pin::new(&mut self.io).poll_shutdown(context)));
                     self.sending = Sending::Ended;
                 }
                 Sending::Ended => return Poll::Pending,
@@ -101,13 +102,15 @@ impl Tunnel {
         if let Poll::Ready(Err(error)) = self.poll_send(context) {
             return Poll::Ready(Err(error));
         }
-        let mut bytes = BytesMut::zeroed(READ_BYTES);
-        let mut buffer = ReadBuf::new(&mut bytes);
-        if Pin::new(self.io.get_mut()).poll_read(context, &mut buffer)?.is_ready() {
-            let count = buffer.filled().len();
-            bytes.truncate(count);
+        if !self.first.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.first))));
+        }
+        let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        if Pin::new(&mut self.io).poll_read(context, &mut buffer)?.is_ready() {
+            let bytes = buffer.filled();
             self.moved();
-            return Poll::Ready(Ok((count > 0).then(|| bytes.freeze())));
+            return Poll::Ready(Ok((!bytes.is_empty()).then(|| Bytes::copy_from_slice(bytes))));
         }
         if self.idle.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::Error::new(

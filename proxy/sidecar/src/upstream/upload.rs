@@ -14,7 +14,6 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;
-use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep};
 
@@ -391,6 +390,22 @@ impl Upload {
         state.fate == Fate::Wanted && state.is_handed_over()
     }
 
+    /// How long it is, once all of it is there and nothing follows it.
+    pub fn whole_bytes(&self) -> Option<u64> {
+        let state = self.state.lock();
+        (state.ended && state.trailers.is_none()).then_some(state.unsent_bytes as u64)
+    }
+
+    /// Ready when the request was broken off: for an attempt that waits to send what it has taken already.
+    pub fn poll_aborted(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.fate == Fate::Aborted {
+            return Poll::Ready(());
+        }
+        state.wants_chunk = Some(context.waker().clone());
+        Poll::Pending
+    }
+
     fn is_aborted(&self) -> bool {
         self.state.lock().fate == Fate::Aborted
     }
@@ -472,63 +487,6 @@ impl State {
     fn wake_pusher(&mut self) {
         if let Some(waker) = self.wants_room.take() {
             waker.wake();
-        }
-    }
-}
-
-/// The upload as the body of a hyper request, for endpoints that speak HTTP/1.1.
-#[derive(Debug)]
-pub struct UploadBody {
-    upload: Arc<Upload>,
-    /// Absent when the request has no body, and what the caller sends goes another way.
-    turn: Option<Turn>,
-}
-
-impl UploadBody {
-    /// For the attempt that begins now.
-    pub fn new(upload: &Arc<Upload>) -> Self {
-        Self { upload: Arc::clone(upload), turn: Some(upload.turn()) }
-    }
-
-    /// Nothing.
-    pub fn none(upload: &Arc<Upload>) -> Self {
-        Self { upload: Arc::clone(upload), turn: None }
-    }
-}
-
-impl Body for UploadBody {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(turn) = self.turn else { return Poll::Ready(None) };
-        match self.upload.poll_next(turn, context) {
-            Poll::Ready(Next::Chunk(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            Poll::Ready(Next::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Poll::Ready(Next::End) => Poll::Ready(None),
-            Poll::Ready(Next::Aborted) => Poll::Ready(Some(Err(Aborted))),
-            // An error would tear the connection down while the answer is still being read from it.
-            Poll::Ready(Next::Unwanted) | Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.turn.is_none() || self.upload.is_whole()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.turn.is_none() {
-            return SizeHint::with_exact(0);
-        }
-        let state = self.upload.state.lock();
-        // With trailers it must be sent in chunks.
-        if state.ended && state.trailers.is_none() {
-            SizeHint::with_exact(state.unsent_bytes as u64)
-        } else {
-            SizeHint::default()
         }
     }
 }
