@@ -17,27 +17,42 @@ pub(crate) struct Seen {
     pub(crate) is_whole: bool,
     /// `x-penstock-error`, if it was made by a sidecar.
     pub(crate) error: Option<String>,
+    /// The connection takes no further request: `connection: close`.
+    pub(crate) is_last: bool,
+    /// What the library said of it.
+    pub(crate) fault: Option<String>,
 }
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = if self.is_whole { "whole" } else { "broken" };
-        write!(f, "{:?} {} bytes {end} {:?}", self.status, self.body.len(), self.error)
+        let fault = self.fault.as_deref().unwrap_or_default();
+        write!(f, "{:?} {} bytes {end} {:?} {fault}", self.status, self.body.len(), self.error)
     }
 }
 
 /// Sends a request and reads what comes, until it ends or breaks.
 pub(crate) async fn ask(connection: &mut Connection, request: Request<Body>) -> Seen {
     let mut seen = Seen::default();
-    let Ok(answer) = connection.try_send(request).await else { return seen };
+    let answer = match connection.try_send(request).await {
+        Ok(answer) => answer,
+        Err(fault) => {
+            seen.fault = Some(format!("{fault:?}"));
+            return seen;
+        }
+    };
     seen.status = Some(answer.status().as_u16());
     let error = answer.headers().get("x-penstock-error");
     seen.error = error.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    seen.is_last = answer.headers().get("connection").is_some_and(|value| value == "close");
     let mut body = answer.into_body();
     loop {
         match body.frame().await {
             Some(Ok(frame)) => seen.body.extend_from_slice(frame.data_ref().map_or(&[], |bytes| &bytes[..])),
-            Some(Err(_)) => return seen,
+            Some(Err(fault)) => {
+                seen.fault = Some(format!("{fault:?}"));
+                return seen;
+            }
             None => {
                 seen.is_whole = true;
                 return seen;

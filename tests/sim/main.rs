@@ -9,6 +9,7 @@
 
 mod caller;
 mod cuts;
+mod exact;
 mod leaves;
 mod meta;
 mod parity;

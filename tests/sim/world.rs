@@ -78,6 +78,7 @@ pub(crate) struct Plan {
     seed: u64,
     transport: Transport,
     served: Vec<(String, String)>,
+    applications: Vec<(String, SocketAddr, &'static str)>,
     callers: Vec<String>,
     logs: Logs,
     documents: Box<Writer>,
@@ -135,6 +136,7 @@ impl Plan {
             seed,
             transport,
             served: Vec::new(),
+            applications: Vec::new(),
             callers: Vec::new(),
             logs: Logs::Off,
             documents: Box::new(one_backend_each),
@@ -142,10 +144,22 @@ impl Plan {
         }
     }
 
+    /// The network, to open listeners of the test's own on.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// A model server with these words on its command line, and a sidecar in front of it.
     #[must_use]
     pub(crate) fn serve(mut self, name: &str, words: &str) -> Self {
         self.served.push((name.to_owned(), words.to_owned()));
+        self
+    }
+
+    /// A sidecar in front of an application of the test's own, which speaks `http` or `h2c`.
+    #[must_use]
+    pub(crate) fn before(mut self, name: &str, address: SocketAddr, protocol: &'static str) -> Self {
+        self.applications.push((name.to_owned(), address, protocol));
         self
     }
 
@@ -206,6 +220,12 @@ impl Plan {
             let app = self.inbound(&dir, plane_address, name, inbound, &network).await;
             endpoints.push((name.clone(), endpoint(engine.address(), &app)));
             engines.push((name.clone(), engine));
+            apps.push((name.clone(), app));
+        }
+        for (name, address, protocol) in &self.applications {
+            let inbound = json!([{"endpoint": address, "protocol": protocol}]);
+            let app = self.inbound(&dir, plane_address, name, inbound, &network).await;
+            endpoints.push((name.clone(), endpoint(*address, &app)));
             apps.push((name.clone(), app));
         }
         for name in &self.callers {

@@ -180,6 +180,14 @@ impl Connection {
         read(response).await.expect("a whole answer")
     }
 
+    /// Whether it will take another request.
+    pub fn is_open(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Http2(sender) => !sender.is_closed(),
+        }
+    }
+
     /// A request for this connection.
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
         self.request_to(&self.authority.clone(), method, path)

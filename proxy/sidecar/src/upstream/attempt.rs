@@ -196,7 +196,7 @@ impl Answer {
     /// When the answer breaks off.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failed> {
         match self {
-            Self::Http2 { sending, receiving, .. } => {
+            Self::Http2 { sending, receiving, .. } => loop {
                 let chunk = poll_fn(|context| {
                     sending.poll(context);
                     receiving.poll_data(context)
@@ -207,9 +207,13 @@ impl Answer {
                     // Back-pressure is pingora's channel, which this chunk goes into: it is consumed here. A stream that has
                     // been reset meanwhile needs no window.
                     drop(receiving.flow_control().release_capacity(bytes.len()));
+                    // An empty frame in the middle is not passed on: the peer's library ends a connection after a hundred.
+                    if bytes.is_empty() && !receiving.is_end_stream() {
+                        continue;
+                    }
                 }
-                Ok(chunk)
-            }
+                return Ok(chunk);
+            },
             Self::Tunnel { tunnel, ended } => {
                 let chunk = poll_fn(|context| tunnel.poll_chunk(context)).await;
                 let chunk = chunk
