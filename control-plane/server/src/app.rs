@@ -119,6 +119,9 @@ impl<L: Listener<Addr = SocketAddr>> App<L> {
             tasks.clone(),
         );
         tasks.spawn("roots", rotated);
+        let followed =
+            token.clone().follow(flags.join_token_path(), clock, Arc::clone(&metrics), tasks.clone());
+        tasks.spawn("join token", followed);
         let (config, state) = (flags.config.clone(), state_dir.clone());
         let planner = Planner::start(config, state, Arc::clone(&fanout), Arc::clone(&metrics)).await;
         let plan = planner.plan();

@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     own_certificate_renewals: IntCounterVec,
     roots_trusted: IntGauge,
     root_rotations: IntCounterVec,
+    join_token_reloads: IntCounterVec,
 }
 
 /// How a reading of the documents ended.
@@ -212,6 +213,12 @@ impl Metrics {
                 "Steps of root rotations, and failures to take one.",
                 &["step"],
             )?,
+            join_token_reloads: counters(
+                &registry,
+                "penstock_identity_join_token_reloads_total",
+                "Join tokens that have taken the place of another, and files refused as such.",
+                &["result"],
+            )?,
             registry,
         };
         metrics.show_zeros();
@@ -227,7 +234,9 @@ impl Metrics {
         ["introduced", "replaced", "steady", "failure"]
             .iter()
             .for_each(|step| zero(&self.root_rotations, step));
-        ["success", "failure"].iter().for_each(|result| zero(&self.own_certificate_renewals, result));
+        for results in [&self.own_certificate_renewals, &self.join_token_reloads] {
+            ["success", "failure"].iter().for_each(|result| zero(results, result));
+        }
     }
 
     /// All metrics in Prometheus's text form.
@@ -333,6 +342,16 @@ impl Metrics {
     pub(crate) fn root_not_rotated(&self, why: &(dyn std::error::Error + 'static)) {
         self.root_rotations.with_label_values(&["failure"]).inc();
         tracing::error!(why, "the root is not rotated; what is in force stays so");
+    }
+
+    pub(crate) fn join_token_replaced(&self) {
+        self.join_token_reloads.with_label_values(&["success"]).inc();
+        tracing::info!("another join token is in force; certificates that were issued stay good");
+    }
+
+    pub(crate) fn join_token_refused(&self, why: &(dyn std::error::Error + 'static)) {
+        self.join_token_reloads.with_label_values(&["failure"]).inc();
+        tracing::error!(why, "the join token of before stays in force");
     }
 
     pub(crate) fn response_sent(&self, kind: &'static str) {

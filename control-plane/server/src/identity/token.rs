@@ -1,18 +1,28 @@
-//! The join token: whoever shows it may become any workload of the trust domain.
+//! The join token: whoever shows it may become any workload of the trust domain. The file is looked at again while the process runs:
+//! another token in it takes the place of the one of before, for every call from then on. What cannot be a token is refused.
 
 use std::hint::black_box;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 
+use crate::clock::Clock;
 use crate::disk::{self, Secrecy};
 use crate::seed;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+/// Between two looks at the file.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The digest of the token; the token itself is not kept.
 #[derive(Clone)]
 pub(crate) struct JoinToken {
-    digest: [u8; 32],
+    digest: Arc<RwLock<[u8; 32]>>,
 }
 
 impl std::fmt::Debug for JoinToken {
@@ -38,20 +48,60 @@ impl JoinToken {
             }
             Err(error) => return Err(fault(error)),
         };
-        let token = text.trim();
-        let fits = (Self::LENGTH_MIN..=Self::LENGTH_MAX).contains(&token.len());
-        if fits && token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(Self { digest: Sha256::digest(token).into() })
-        } else {
-            Err(TokenError::Unusable { path: path.to_owned() })
+        Ok(Self { digest: Arc::new(RwLock::new(digest(&text, path)?)) })
+    }
+
+    /// Takes up what the file holds now; says whether that is another token.
+    fn renew(&self, path: &Path) -> Result<bool, TokenError> {
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|source| TokenError::Io { path: path.to_owned(), source })?;
+        let fresh = digest(&text, path)?;
+        Ok(std::mem::replace(&mut *self.digest.write(), fresh) != fresh)
+    }
+
+    /// Follows the file until the stop signal.
+    pub(crate) async fn follow(self, path: PathBuf, clock: Clock, metrics: Arc<Metrics>, tasks: Tasks) {
+        let mut told = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = tasks.stopped() => return,
+                () = clock.sleep(LOOK_INTERVAL) => {}
+            }
+            match self.renew(&path) {
+                Ok(is_other) => {
+                    told = None;
+                    if is_other {
+                        metrics.join_token_replaced();
+                    }
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    if told.as_ref() != Some(&why) {
+                        metrics.join_token_refused(&error);
+                        told = Some(why);
+                    }
+                }
+            }
         }
     }
 
     /// Whether `shown` is the token. Takes equally long for every wrong one.
     pub(crate) fn is(&self, shown: &str) -> bool {
         let shown: [u8; 32] = Sha256::digest(shown).into();
-        let differing = self.digest.iter().zip(shown).fold(0, |bits, (ours, theirs)| bits | (ours ^ theirs));
+        let ours = *self.digest.read();
+        let differing = ours.iter().zip(shown).fold(0, |bits, (ours, theirs)| bits | (ours ^ theirs));
         black_box(differing) == 0
+    }
+}
+
+fn digest(text: &str, path: &Path) -> Result<[u8; 32], TokenError> {
+    let token = text.trim();
+    let fits = (JoinToken::LENGTH_MIN..=JoinToken::LENGTH_MAX).contains(&token.len());
+    if fits && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(Sha256::digest(token).into())
+    } else {
+        Err(TokenError::Unusable { path: path.to_owned() })
     }
 }
 
@@ -115,6 +165,24 @@ mod tests {
         ] {
             assert_eq!(token.is(&shown), expected, "{shown}");
         }
+    }
+
+    #[test]
+    fn another_token_takes_the_place_of_the_one_of_before_and_nonsense_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("join-token");
+        std::fs::write(&path, "the-first-of-all-tokens").unwrap();
+        let token = JoinToken::open(&path).unwrap();
+        let copy = token.clone();
+        assert!(!token.renew(&path).unwrap());
+        std::fs::write(&path, "short").unwrap();
+        token.renew(&path).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        token.renew(&path).unwrap_err();
+        assert!(copy.is("the-first-of-all-tokens"));
+        std::fs::write(&path, "the-second-of-all-tokens").unwrap();
+        assert!(token.renew(&path).unwrap());
+        assert!(copy.is("the-second-of-all-tokens") && !copy.is("the-first-of-all-tokens"));
     }
 
     #[test]

@@ -109,6 +109,24 @@ async fn a_client_certificate_of_another_mesh_fails_the_handshake() {
 }
 
 #[tokio::test]
+async fn another_join_token_is_taken_up_without_a_restart() {
+    let plane = Plane::start(&[("a.yaml", &backend("chat", "10.0.0.1"))]).await;
+    let web = plane.join(WEB).await;
+    let before = plane.token();
+    plane.replace_join_token("another-token-of-an-operator");
+    let replaced = "penstock_identity_join_token_reloads_total{result=\"success\"}";
+    plane.metric_when(replaced, 1.0).await;
+    let refused = plane.sign(None, Some(&format!("Bearer {before}")), request(&[WEB])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    plane.sign(None, Some("Bearer another-token-of-an-operator"), request(&[WEB])).await.unwrap();
+    plane.sign(Some(&web), None, request(&[WEB])).await.unwrap();
+
+    plane.replace_join_token("short");
+    plane.metric_when("penstock_identity_join_token_reloads_total{result=\"failure\"}", 1.0).await;
+    plane.sign(None, Some("Bearer another-token-of-an-operator"), request(&[WEB])).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_push_stream_wants_a_certificate_or_the_token() {
     let plane = Plane::start(&[("a.yaml", &backend("chat", "10.0.0.1"))]).await;
     for authorization in [None, Some("Bearer wrong")] {

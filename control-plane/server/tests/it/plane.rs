@@ -274,6 +274,17 @@ impl Plane {
         let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(found, _)| found == name))?;
         line.rsplit_once(' ').unwrap().1.parse().ok()
     }
+
+    pub(crate) async fn metric_when(&self, name: &str, value: f64) {
+        within(async { while self.metric(name).await != Some(value) {} }).await;
+    }
+
+    pub(crate) fn replace_join_token(&self, text: &str) {
+        let path = &self.listening().join_token;
+        let beside = path.with_extension("beside");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, path).unwrap();
+    }
 }
 
 /// A key with its certificate.
