@@ -194,6 +194,7 @@ impl App {
             self.sync.clone(),
             Arc::clone(&self.identity),
             Arc::clone(&self.settings),
+            Arc::clone(&self.shared.live),
             stopped.clone(),
         );
         self.watch_endpoints();

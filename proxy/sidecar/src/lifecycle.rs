@@ -1,6 +1,7 @@
 //! Ready, drain, stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::identity::Identity;
 use crate::listen::Engine;
+use crate::live::Live;
 use crate::settings::Settings;
 use crate::sync::Sync;
 use crate::tasks::Tasks;
@@ -18,6 +20,9 @@ pub struct Readiness {
     sync: Sync,
     identity: Arc<Identity>,
     settings: Arc<Settings>,
+    live: Arc<Live>,
+    /// It has been ready once: a name that comes later does not take that away.
+    began: Arc<AtomicBool>,
     stop: watch::Receiver<bool>,
 }
 
@@ -27,9 +32,10 @@ impl Readiness {
         sync: Sync,
         identity: Arc<Identity>,
         settings: Arc<Settings>,
+        live: Arc<Live>,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { sync, identity, settings, stop }
+        Self { sync, identity, settings, live, began: Arc::default(), stop }
     }
 
     /// What is missing, for people; empty when ready.
@@ -42,7 +48,22 @@ impl Readiness {
         if self.settings.load().needs_certificate() {
             missing.extend(self.identity.missing());
         }
+        if !self.began.load(Ordering::Relaxed) {
+            missing.extend(self.names());
+            self.began.store(missing.is_empty(), Ordering::Relaxed);
+        }
         missing
+    }
+
+    /// Names of endpoints that nobody has answered for yet, nor failed to.
+    fn names(&self) -> Vec<String> {
+        if self.settings.load().outbound.is_none() {
+            return Vec::new();
+        }
+        let fleet = self.live.load();
+        let hosts = fleet.backends().flat_map(|backend| &backend.hosts);
+        let unknown = hosts.filter(|(_, known)| known.is_none());
+        unknown.map(|(host, _)| format!("{host} is being looked up")).collect()
     }
 }
 

@@ -305,3 +305,28 @@ async fn a_name_s_addresses_are_endpoints_for_as_long_as_it_has_them() {
     sidecar.answers(|answer| answer.contains("app.example") && answer.contains("has no address")).await;
     sidecar.stop().await;
 }
+
+#[tokio::test]
+async fn a_sidecar_is_not_ready_before_its_names_were_looked_up_once_and_then_it_stays_so() {
+    let names = Names::default();
+    let server = names.serve().await;
+    let port = applications(&["127.0.0.1"]).await;
+    names.set("app.example", Said::Silence);
+    let settings = format!("dns: {{servers: [\"{server}\"], ttlMin: 10ms, ttlMax: 1s, timeout: 1s}}");
+    let sidecar =
+        Sidecar::before(&format!("endpoints: [{{dns: app.example, port: {port}}}]"), &settings).await;
+    sidecar.shows("/ready", &format!("app.example:{port} is being looked up")).await;
+    names.set("app.example", addresses(&["127.0.0.1"]));
+    sidecar.shows("/ready", "HTTP/1.1 200 ").await;
+    let answer = sidecar.get("app").await;
+    assert!(answer.contains("at 127.0.0.1"), "{answer}");
+
+    names.set("new.example", Said::Silence);
+    sidecar.rewrite(&format!(
+        "endpoints: [{{dns: app.example, port: {port}}}, {{dns: new.example, port: {port}}}]"
+    ));
+    sidecar.shows("/clusters", "new.example").await;
+    let ready = sidecar.page("/ready").await;
+    assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+    sidecar.stop().await;
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use penstock_proxy::app::{self, App};
 use tempfile::TempDir;
@@ -15,19 +16,15 @@ pub(crate) struct Sidecar {
     admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Sidecar {
     /// With one Backend, `app`, whose `spec` is this flow mapping, and with these further settings.
     pub(crate) async fn before(spec: &str, settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let document = format!(
-            "apiVersion: penstock.dev/v1alpha1\nkind: Backend\nmetadata: {{name: app}}\nspec:\n{}\n",
-            spec.lines().map(|line| format!("  {line}\n")).collect::<String>()
-        );
         fs::create_dir(dir.path().join("documents")).unwrap();
-        fs::write(dir.path().join("documents/app.yaml"), document).unwrap();
+        write(dir.path(), spec);
         let config = dir.path().join("proxy.yaml");
         let settings = format!(
             "apiVersion: penstock.dev/v1alpha1\nkind: ProxyConfig\nmetadata: {{name: web}}\nspec:\n  documents: ./documents\n  \
@@ -42,12 +39,17 @@ impl Sidecar {
         let ended = tokio::spawn(async move {
             app.run(async { drop(stopped.await) }).await.unwrap();
         });
-        let sidecar = Self { outbound, admin, stop: Some(stop), ended, _dir: dir };
+        let sidecar = Self { outbound, admin, stop: Some(stop), ended, dir };
         // An unknown host is answered by the sidecar itself: 503 until it has documents, 404 after.
         while sidecar.get("x").await.contains("no_backend") {
             tokio::task::yield_now().await;
         }
         sidecar
+    }
+
+    /// Gives its Backend another `spec`.
+    pub(crate) fn rewrite(&self, spec: &str) {
+        write(self.dir.path(), spec);
     }
 
     /// The whole answer to a GET of `/`.
@@ -57,9 +59,19 @@ impl Sidecar {
 
     /// Waits until this stands in its metrics.
     pub(crate) async fn counts(&self, line: &str) {
-        while !get(self.admin, "admin", "/metrics").await.contains(line) {
+        self.shows("/metrics", line).await;
+    }
+
+    /// Waits until this stands on an admin page.
+    pub(crate) async fn shows(&self, page: &str, line: &str) {
+        while !self.page(page).await.contains(line) {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// An admin page.
+    pub(crate) async fn page(&self, path: &str) -> String {
+        get(self.admin, "admin", path).await
     }
 
     /// Asks until the answer is as wished.
@@ -77,6 +89,15 @@ impl Sidecar {
         drop(self.stop.take());
         self.ended.await.unwrap();
     }
+}
+
+fn write(dir: &Path, spec: &str) {
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    let document =
+        format!("apiVersion: penstock.dev/v1alpha1\nkind: Backend\nmetadata: {{name: app}}\nspec:\n{spec}\n");
+    let new = dir.join("new.yaml");
+    fs::write(&new, document).unwrap();
+    fs::rename(new, dir.join("documents/app.yaml")).unwrap();
 }
 
 async fn get(address: SocketAddr, host: &str, path: &str) -> String {
