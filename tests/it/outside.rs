@@ -1,10 +1,13 @@
-//! Model servers in plain pods: no sidecar of ours beside them, and nobody who says when they are ready.
+//! Model servers without a sidecar of ours: plain pods, of which nobody says when they are ready, and APIs over TLS.
 
-use penstock_tests::client;
+use penstock_tests::certs::{self, Authority};
+use penstock_tests::client::{self, Answer, Version, empty};
 use penstock_tests::documents::{Endpoint, backend, policy};
 use penstock_tests::engine::{Engine, chat};
 use penstock_tests::mesh::Mesh;
+use penstock_tests::python::Python;
 use penstock_tests::sidecar::Sidecar;
+use rcgen::SanType;
 use serde_json::{Value, json};
 
 /// Waits until the caller's sidecar believes this of a model server.
@@ -77,4 +80,75 @@ async fn while_no_pod_is_ready_callers_are_told_what_each_has_said() {
     let told = format!("no endpoint is ready, of 1: {} answered 503 to GET /health", late.address);
     assert!(answer.text.contains(&told), "{answer:?}");
     assert_eq!(late.count("unavailable_requests").await, 0);
+}
+
+async fn asked(web: &Sidecar, host: &str) -> Answer {
+    let mut connection = web.connect(Version::Http1).await;
+    let request = connection.request_to(host, "GET", "/v1/models");
+    connection.ask(request.body(empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn an_api_over_tls_is_reached_by_its_name_and_an_impostor_is_not() {
+    let Some(python) = Python::with(&["ssl"]) else { return };
+    let mesh = Mesh::start().await;
+    let authority = Authority::unknown();
+    let mut params = certs::params(&["spiffe://partner.example/ns/api/sa/front"]);
+    params.subject_alt_names.push(SanType::DnsName("api.partner.example".try_into().unwrap()));
+    let leaf = authority.sign(&params);
+    let (certificate, key) = leaf.pem();
+    let files = [("api.pem", certificate), ("api-key.pem", &*key), ("roots.pem", authority.root_pem())];
+    let [certificate, key, roots] = files.map(|(name, text)| {
+        let path = mesh.dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let new = python.start(mesh.dir(), "tls_origin.py", &[&certificate, &key, "1.3"]).await;
+    let old = python.start(mesh.dir(), "tls_origin.py", &[&certificate, &key, "1.2"]).await;
+    let over_tls = |name: &str, address, tls: Value| {
+        backend(name, &[Endpoint { address, sidecar: None }]).with("tls", tls)
+    };
+    let (new, old) = (new.listening("https"), old.listening("https"));
+    let ours = "api.partner.example";
+    let by_uri = json!([{"type": "URI", "uri": "spiffe://partner.example/ns/api/sa/front"}]);
+    let pem = authority.root_pem();
+    let web = mesh.caller("web").await;
+    let published = [
+        over_tls("new", new, json!({"hostname": ours, "caCertificates": pem}))
+            .with("healthCheck", json!({"path": "/health", "interval": "1m"})),
+        over_tls("old", old, json!({"hostname": ours, "caFile": roots})),
+        over_tls(
+            "named",
+            new,
+            json!({"hostname": "front.example", "caFile": roots, "subjectAltNames": by_uri}),
+        ),
+        over_tls("wrong", new, json!({"hostname": "other.example", "caCertificates": pem})),
+        over_tls(
+            "namesake",
+            new,
+            json!({"hostname": ours, "caCertificates": Authority::unknown().root_pem()}),
+        ),
+    ];
+    mesh.publish(&published, &[&web]).await;
+    web.metric_is("penstock_health_checks_total", &[("result", "ready")], 1.0).await;
+    for (host, sni, version) in
+        [("new", ours, "TLSv1.3"), ("old", ours, "TLSv1.2"), ("named", "front.example", "TLSv1.3")]
+    {
+        let answer = asked(&web, host).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let expected = json!({"sni": sni, "version": version, "host": host, "path": "/v1/models"});
+        assert_eq!(answer.json(), expected, "{host}");
+        let counted = [("direction", "origination"), ("version", version)];
+        assert!(web.metrics().await.sum("penstock_tls_connections_total", &counted) >= 1.0, "{version}");
+    }
+    for (host, why, reason) in [
+        ("wrong", "its certificate is for none of: other.example", "wrong_name"),
+        ("namesake", "its certificate names one of the Backend's roots and is not signed by it", "signature"),
+    ] {
+        let answer = asked(&web, host).await;
+        assert_eq!((answer.status, &answer.headers["x-penstock-error"]), (502, &"connect".parse().unwrap()));
+        assert!(answer.text.contains(why), "{answer:?}");
+        let counted = [("direction", "origination"), ("reason", reason)];
+        assert!(web.metrics().await.sum("penstock_tls_refusals_total", &counted) >= 1.0, "{reason}");
+    }
 }

@@ -47,6 +47,11 @@ pub enum Distrust {
     /// It leads to no root of the Backend.
     #[error("its certificate's issuer is not among the Backend's roots")]
     UnknownIssuer,
+    /// It names a root of the Backend as its issuer, and another key has signed it.
+    #[error(
+        "its certificate names one of the Backend's roots and is not signed by it; a root of the same name may have replaced it"
+    )]
+    Signature,
     /// It is for somebody else.
     #[error("its certificate is for none of: {0}")]
     WrongName(String),
@@ -69,6 +74,7 @@ impl Distrust {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::UnknownIssuer => "unknown_issuer",
+            Self::Signature => "signature",
             Self::WrongName(_) => "wrong_name",
             Self::Certificate(_) => "malformed",
             Self::NoHttp2 => "alpn",
@@ -91,6 +97,7 @@ impl Distrust {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::BadSignature => Self::Signature,
             CertificateError::Other(OtherError(inner)) => {
                 inner.downcast_ref::<Self>().cloned().unwrap_or_else(|| Self::Certificate(inner.to_string()))
             }
