@@ -20,5 +20,6 @@ mod outside;
 mod plane_loss;
 mod push;
 mod reload;
+mod smuggling;
 mod streaming;
 mod trust;

@@ -87,9 +87,15 @@ impl Eventful {
         let mut nameless = tls_stream(self.served.sidecar.inbound(), nameless_client()).await.unwrap();
         drop(nameless.read(&mut [0]).await);
         drop(tls_stream(outbound, nameless_client()).await);
+        // Two hosts are one too many.
+        let mut raw = client::Raw::open(outbound).await;
+        raw.send("GET / HTTP/1.1\r\nhost: chat\r\nhost: other\r\n\r\n").await;
+        raw.read_to_end().await;
         for sidecar in [&self.web, &self.served.sidecar] {
             sidecar.idle().await;
         }
+        let refused = [("direction", "outbound"), ("reason", "hosts")];
+        self.web.metric_is("penstock_requests_refused_total", &refused, 1.0).await;
         self.web.metric_is("penstock_connections_refused_total", &[], 1.0).await;
         self.own.metric_is("penstock_health_checks_total", &[("result", "ready")], 1.0).await;
         self.own.metric_is("penstock_dns_stale", &[("name", "nobody.example")], 1.0).await;

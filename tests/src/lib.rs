@@ -7,7 +7,8 @@
 //! * [`client`], [`load`], [`application`], [`certs`]: the ends of the mesh, played by the test itself.
 //! * [`recorded`]: answers of every engine, and an application that gives them.
 //! * [`memory`], [`sockets`]: networks for whole meshes in this process, in `sim/`.
-//! * [`python`], [`curl`]: clients that others wrote.
+//! * [`python`], [`curl`], [`peers`]: clients and proxies that others wrote.
+//! * [`messages`]: HTTP/1.1 as bytes, for what no library would send.
 //! * [`exposition`]: what `/metrics` says.
 //! * [`golden`]: texts that are pinned.
 //! * [`wait`], [`skip`]: waits are on state; what cannot be tested here is counted.
@@ -30,6 +31,8 @@ pub mod golden;
 pub mod load;
 pub mod memory;
 pub mod mesh;
+pub mod messages;
+pub mod peers;
 pub mod plane;
 pub mod programs;
 pub mod python;

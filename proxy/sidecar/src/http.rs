@@ -2,7 +2,7 @@
 
 pub mod exchange;
 pub mod headers;
-mod hygiene;
+pub(crate) mod hygiene;
 mod inspect;
 pub(crate) mod prepare;
 pub(crate) mod reply;
@@ -161,6 +161,7 @@ impl ProxyHttp for Hooks {
         if session.response_written().is_some_and(|written| !written.status.is_informational()) {
             return ended;
         }
+        prepare::note_broken_body(exchange);
         if let Some(failure) = reply::failure_of(exchange, error) {
             let sent = reply::send(session, exchange, &failure).await;
             ended.error_code = failure.code.status();

@@ -9,6 +9,7 @@
 pub mod conn;
 mod detect;
 mod engine;
+mod gated;
 mod http2;
 pub mod line;
 pub mod stream;
@@ -21,7 +22,6 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use penstock_model::spiffe::SpiffeId;
-use pingora_core::protocols::Stream;
 use pingora_core::protocols::tls::{ALPN, SslDigest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::sync::watch;
@@ -34,6 +34,7 @@ pub use self::engine::Engine;
 
 use self::conn::{Arrival, Conn, Direction, HeadWatch, Origin};
 use self::detect::{First, detect};
+use self::gated::Gated;
 use crate::identity::verify::{Refusal, Trust};
 use crate::identity::{self, Identity};
 use crate::network::{Accept, Accepted, Network};
@@ -213,16 +214,22 @@ impl Listener {
     ) where
         S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
     {
-        let head_read_timeout = self.settings.load().limits.header_read_timeout;
-        let is_http2 = protocol == ALPN::H2;
-        let origin = Origin { put_back, protocol, arrival, tls, id, head_read_timeout };
-        let conn: pingora_error::Result<Stream> = if is_http2 {
-            Conn::new(dial::gathered(stream), origin).map(|conn| Box::new(conn) as _)
-        } else {
-            Conn::new(stream, origin).map(|conn| Box::new(conn) as _)
-        };
-        if let Ok(conn) = conn {
-            self.engine.serve(conn, is_http2, &stop).await;
+        let arrival = Arc::new(arrival);
+        if protocol == ALPN::H2 {
+            let origin = Origin { put_back, protocol, arrival, tls, id };
+            if let Ok(conn) = Conn::new(dial::gathered(stream), origin) {
+                self.engine.serve(Box::new(conn), true, &stop).await;
+            }
+            return;
+        }
+        let stream = Gated::new(stream, put_back, Arc::clone(&arrival), &self.settings.load().limits);
+        let origin = Origin { put_back: Bytes::new(), protocol, arrival: Arc::clone(&arrival), tls, id };
+        if let Ok(conn) = Conn::new(stream, origin) {
+            self.engine.serve(Box::new(conn), false, &stop).await;
+        }
+        if let Some(why) = arrival.head.refusal() {
+            self.telemetry.request_refused(self.direction.as_str(), why);
+            tracing::info!(source = %arrival.source, reason = why.reason(), error = %why, "request refused");
         }
     }
 

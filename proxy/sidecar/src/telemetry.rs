@@ -14,6 +14,7 @@ use penstock_model::spiffe::SpiffeId;
 use self::access_log::{AccessLogWriter, Entry};
 use self::latency::Latencies;
 use self::metrics::Metrics;
+use crate::http::hygiene::Ambiguity;
 use crate::identity::verify::Refusal;
 use crate::upstream::origin::Distrust;
 
@@ -69,6 +70,11 @@ impl Telemetry {
     /// An endpoint outside the mesh was refused, or refused us.
     pub fn origin_refused(&self, distrust: &Distrust) {
         self.metrics.tls_refusals.with_label_values(&["origination", distrust.reason()]).inc();
+    }
+
+    /// A request can be read in two ways and is not let in.
+    pub(crate) fn request_refused(&self, direction: &'static str, why: Ambiguity) {
+        self.metrics.requests_refused.with_label_values(&[direction, why.reason()]).inc();
     }
 
     /// A request has ended.

@@ -77,6 +77,8 @@ pub struct Asked {
     pub arrival: Arc<Arrival>,
     /// Method.
     pub method: String,
+    /// Host and port as the caller writes them; empty where HTTP/1.0 names none.
+    pub authority: String,
     /// Host of the authority, without port, lower case.
     pub host: String,
     /// Port of the authority.
@@ -97,16 +99,6 @@ pub struct Asked {
     pub is_grpc: bool,
     /// It came from another sidecar with the name of a backend.
     pub backend: Option<BackendId>,
-}
-
-impl Asked {
-    /// Host and port as they were asked for.
-    pub fn authority(&self) -> String {
-        match self.port {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.clone(),
-        }
-    }
 }
 
 /// Where a request goes.
@@ -294,7 +286,6 @@ impl Exchange {
         let chosen = self.chosen.as_ref();
         let matched = chosen.and_then(|chosen| chosen.rule.as_ref());
         let peer = asked.arrival.peer.as_ref();
-        let authority = asked.authority();
         let entry = Entry {
             direction: asked.arrival.direction.as_str(),
             request_id: &asked.request_id,
@@ -303,7 +294,7 @@ impl Exchange {
             peer: peer.map(|id| id.as_str()),
             tls: if peer.is_some() { "true" } else { "false" },
             method: &asked.method,
-            authority: &authority,
+            authority: &asked.authority,
             path: &asked.path,
             protocol: asked.protocol,
             parent: chosen.and_then(|chosen| chosen.parent.as_ref()),

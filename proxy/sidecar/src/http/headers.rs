@@ -88,9 +88,14 @@ pub fn clean_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// The fields of ours that are there.
+/// The fields of ours that are there, also those that some servers read as ours.
 pub fn ours(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect()
+    let is_ours = |name: &&HeaderName| {
+        // CGI and its descendants make one name of `x_penstock` and `x-penstock`.
+        let start = name.as_str().as_bytes().iter().take(OURS.len());
+        start.map(|byte| if *byte == b'_' { b'-' } else { *byte }).eq(OURS.bytes())
+    };
+    headers.keys().filter(is_ours).cloned().collect()
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -180,6 +185,7 @@ mod tests {
             ("http2-settings", "x"),
             ("te", "gzip"),
             ("x-penstock-target", "1.2.3.4:5"),
+            ("x_penstock-target", "1.2.3.4:5"),
             ("x-gateway-model-name", "m"),
             ("content-type", "application/json"),
             ("cookie", "a"),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use penstock_dialect::detect::detect;
 use penstock_dialect::reply::ErrorCode;
@@ -57,13 +59,15 @@ pub(super) fn open_account(session: &mut Session, exchange: &mut Exchange) -> Re
     let direction = arrival.direction;
     exchange.upgrade = upgrade(session);
     let request = session.req_header_mut();
-    let (host, port) = authority(request);
+    let authority = authority(request);
+    let (host, port) = host_and_port(&authority);
     let path = request.uri.path().to_owned();
     let content_type = headers::text(&request.headers, &CONTENT_TYPE);
     let asked = Asked {
         dialect: detect(request.method.as_str(), &path, content_type),
         is_grpc: content_type.is_some_and(|text| text.starts_with("application/grpc")),
         method: request.method.as_str().to_owned(),
+        authority,
         host,
         port,
         query: request.uri.query().map(ToOwned::to_owned),
@@ -87,7 +91,8 @@ pub(super) fn open_account(session: &mut Session, exchange: &mut Exchange) -> Re
     Ok(())
 }
 
-/// HTTP/1.1: refuses a head that is too long or can be read in two ways. The HTTP/2 library has done so already.
+/// Refuses a head that is too long or can be read in two ways. Of HTTP/1.1 the gate below the parser has refused all that it could
+/// see; HTTP/2 is judged where its streams become requests.
 pub(super) fn refuse_ambiguity(session: &Session, exchange: &mut Exchange) -> Result<()> {
     let Some(http1) = session.downstream_session.as_http1() else { return Ok(()) };
     let head = http1.get_headers_raw_bytes();
@@ -97,8 +102,19 @@ pub(super) fn refuse_ambiguity(session: &Session, exchange: &mut Exchange) -> Re
             format!("the request head has {} bytes; `limits.headerBytesMax` is {bytes_max}", head.len());
         return Err(refuse(exchange, Failure::new(ErrorCode::HeaderTooLarge, message)));
     }
-    let checked = hygiene::check(&head);
-    checked.map_err(|why| refuse(exchange, Failure::new(ErrorCode::BadRequest, why.to_string())))
+    if let (Err(why), Some(asked)) = (hygiene::head(head.trim_ascii_start()), exchange.asked.clone()) {
+        asked.arrival.head.refuse(why);
+        return Err(refuse(exchange, Failure::new(ErrorCode::BadRequest, why.to_string())));
+    }
+    Ok(())
+}
+
+/// A body that the gate below the parser has broken off comes as an unreadable stream; the caller is told why.
+pub(super) fn note_broken_body(exchange: &mut Exchange) {
+    let why = exchange.asked.as_ref().and_then(|asked| asked.arrival.head.broken_by());
+    if let (None, Some(why)) = (&exchange.failure, why) {
+        exchange.failure = Some(Failure::new(ErrorCode::BadRequest, why.to_string()));
+    }
 }
 
 /// Inbound: which application, by the target that the other sidecar names.
@@ -240,7 +256,8 @@ fn head(request: &RequestHeader, asked: &Asked, chosen: &Chosen) -> Result<Head>
     let mut fields = request.headers.clone();
     headers::clean_request(&mut fields);
     headers::insert_text(&mut fields, REQUEST_ID, &asked.request_id);
-    let mut authority = if asked.host.is_empty() { "localhost".to_owned() } else { asked.authority() };
+    let mut authority =
+        if asked.authority.is_empty() { "localhost".to_owned() } else { asked.authority.clone() };
     let mut target = request.uri.path_and_query().cloned();
     if let Some(matched) = &chosen.rule {
         let split = chosen.split_index.and_then(|index| matched.rule().backends.get(index));
@@ -284,7 +301,7 @@ fn break_off(exchange: &Exchange) -> Box<Error> {
 }
 
 /// What the request asks the connection to become. Other protocols than WebSocket are not offered: their `upgrade` field is taken off,
-/// and the request is an ordinary one (RFC 9110 section 7.8).
+/// and the request is an ordinary one (RFC 9110 section 7.8); so is one with a body, which would come before the 101.
 fn upgrade(session: &Session) -> Option<Upgrade> {
     let head = session.req_header();
     if stream::asks_for_websocket(head) {
@@ -294,7 +311,10 @@ fn upgrade(session: &Session) -> Option<Upgrade> {
         let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(wanted))
     };
+    let has_body = head.headers.contains_key(TRANSFER_ENCODING)
+        || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
     let asks = head.version == Version::HTTP_11
+        && !has_body
         && head.method == Method::GET
         && names_it(&UPGRADE, WEBSOCKET)
         && names_it(&CONNECTION, "upgrade");
@@ -367,10 +387,14 @@ fn replace_headers(response: &mut ResponseHeader, fields: &HeaderMap) -> Result<
     Ok(())
 }
 
-fn authority(request: &RequestHeader) -> (String, Option<u16>) {
+fn authority(request: &RequestHeader) -> String {
     let from_uri = request.uri.authority().map(ToString::to_string);
     let from_host = || headers::text(&request.headers, &HOST).map(ToOwned::to_owned);
-    let text = from_uri.or_else(from_host).unwrap_or_default().to_ascii_lowercase();
+    from_uri.or_else(from_host).unwrap_or_default()
+}
+
+fn host_and_port(authority: &str) -> (String, Option<u16>) {
+    let text = authority.to_ascii_lowercase();
     match text.rsplit_once(':') {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
             (host.to_owned(), port.parse().ok())

@@ -1,34 +1,34 @@
 //! The byte stream that pingora is given: ours from the socket up to the decrypted byte.
 //!
-//! It puts back the bytes that protocol detection has read, carries what the accept loop learned ([`Arrival`]) to the hooks, and
-//! closes a connection whose request head does not arrive in time: pingora's own limit starts anew with every read. Of an HTTP/1.1
-//! request's body it reads no more than there is room for ([`super::line`]).
+//! It puts back the bytes that protocol detection has read and carries what the accept loop learned ([`Arrival`]) to the hooks. Of an
+//! HTTP/1.1 request's body it reads no more than there is room for ([`super::line`]); HTTP/1.1 has one more layer below it,
+//! [`gated`](super::gated).
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use pingora_core::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{ALPN, SslDigest};
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
-    UniqueID,
+    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID,
 };
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use penstock_model::spiffe::SpiffeId;
 
 use super::line::Line;
+use crate::http::hygiene::Ambiguity;
 
 /// Which way a request goes through the sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +68,12 @@ pub struct Arrival {
 
 /// Shared between the stream, which sees bytes, and the hooks, which know what they mean.
 #[derive(Debug, Default)]
-pub struct HeadWatch(AtomicU8);
+pub struct HeadWatch {
+    state: AtomicU8,
+    heads: AtomicU64,
+    refusal: OnceLock<Ambiguity>,
+    broke_request: AtomicBool,
+}
 
 impl HeadWatch {
     const IDLE: u8 = 0;
@@ -77,12 +82,55 @@ impl HeadWatch {
 
     /// A whole head has arrived.
     pub fn head_is_read(&self) {
-        self.0.store(Self::REQUEST, Ordering::Relaxed);
+        self.heads.fetch_add(1, Ordering::Relaxed);
+        self.state.store(Self::REQUEST, Ordering::Relaxed);
     }
 
     /// The request has ended; the next byte starts a new head.
     pub fn request_ended(&self) {
-        self.0.store(Self::IDLE, Ordering::Relaxed);
+        self.state.store(Self::IDLE, Ordering::Relaxed);
+    }
+
+    /// Bytes of a head are there. Changes nothing while a request is under way, whose body they are.
+    pub(super) fn bytes_arrived(&self) {
+        let _started =
+            self.state.compare_exchange(Self::IDLE, Self::HEAD, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether a head has begun to arrive and is not whole.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == Self::HEAD
+    }
+
+    /// Whether a request is under way.
+    pub(super) fn is_in_request(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == Self::REQUEST
+    }
+
+    /// How many heads the hooks have seen.
+    pub(super) fn heads(&self) -> u64 {
+        self.heads.load(Ordering::Relaxed)
+    }
+
+    /// Nothing more is read from this connection.
+    pub(crate) fn refuse(&self, why: Ambiguity) {
+        // The first reason stands.
+        let _kept = self.refusal.set(why);
+    }
+
+    /// It is the request under way that cannot be read to its end.
+    pub(super) fn breaks_request(&self) {
+        self.broke_request.store(true, Ordering::Relaxed);
+    }
+
+    /// Why nothing more is read.
+    pub(crate) fn refusal(&self) -> Option<Ambiguity> {
+        self.refusal.get().copied()
+    }
+
+    /// Why the request under way cannot be read to its end.
+    pub(crate) fn broken_by(&self) -> Option<Ambiguity> {
+        self.refusal().filter(|_| self.broke_request.load(Ordering::Relaxed))
     }
 }
 
@@ -96,8 +144,6 @@ pub struct Conn<S> {
     tls: Option<Arc<SslDigest>>,
     socket: Arc<SocketDigest>,
     id: i32,
-    head_read_timeout: Duration,
-    head_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a [`Conn`] is made of, beside the stream.
@@ -107,13 +153,11 @@ pub struct Origin {
     /// What is spoken.
     pub protocol: ALPN,
     /// What the accept loop learned.
-    pub arrival: Arrival,
+    pub arrival: Arc<Arrival>,
     /// A digest, where the stream was TLS.
     pub tls: Option<SslDigest>,
     /// File descriptor, or any number.
     pub id: i32,
-    /// Longest time for one HTTP/1.1 request head.
-    pub head_read_timeout: Duration,
 }
 
 impl<S> Conn<S> {
@@ -122,7 +166,7 @@ impl<S> Conn<S> {
     /// # Errors
     /// None in practice: the placeholder response that pingora's digest asks for cannot be built.
     pub fn new(io: S, origin: Origin) -> pingora_error::Result<Self> {
-        let arrival = Arc::new(origin.arrival);
+        let arrival = origin.arrival;
         let carried: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(&arrival));
         let proxy = ProxyDigest::new(Box::new(ResponseHeader::build(200, Some(0))?), Some(carried));
         let socket = SocketDigest::from_raw_fd(origin.id);
@@ -138,45 +182,18 @@ impl<S> Conn<S> {
             tls: origin.tls.map(Arc::new),
             socket: Arc::new(socket),
             id: origin.id,
-            head_read_timeout: origin.head_read_timeout,
-            head_deadline: None,
         })
-    }
-
-    /// HTTP/1.1 alone: arms the deadline with the first byte of a head, disarms it when the hooks have seen the head.
-    fn head_is_late(&mut self, context: &mut Context<'_>) -> bool {
-        if self.protocol != ALPN::H1 {
-            return false;
-        }
-        match self.arrival.head.0.load(Ordering::Relaxed) {
-            HeadWatch::HEAD => {
-                let late = Instant::now() + self.head_read_timeout;
-                self.head_deadline
-                    .get_or_insert_with(|| Box::pin(sleep_until(late)))
-                    .as_mut()
-                    .poll(context)
-                    .is_ready()
-            }
-            _ => {
-                self.head_deadline = None;
-                false
-            }
-        }
-    }
-
-    fn bytes_arrived(&self) {
-        if self.protocol == ALPN::H1 {
-            let (idle, head) = (HeadWatch::IDLE, HeadWatch::HEAD);
-            // Fails when a request is under way, whose body this is.
-            let _started =
-                self.arrival.head.0.compare_exchange(idle, head, Ordering::Relaxed, Ordering::Relaxed);
-        }
     }
 }
 
 /// What the accept loop learned of the connection that `session` came on.
 pub fn arrival(session: &Session) -> Option<Arc<Arrival>> {
-    let carried = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
+    arrival_in(session.digest()?)
+}
+
+/// The same, from what pingora keeps of the connection.
+pub(super) fn arrival_in(digest: &Digest) -> Option<Arc<Arrival>> {
+    let carried = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
     carried.downcast_ref::<Arc<Arrival>>().map(Arc::clone)
 }
 
@@ -189,25 +206,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
         if !self.put_back.is_empty() {
             let count = self.put_back.len().min(buffer.remaining());
             buffer.put_slice(&self.put_back.split_to(count));
-            self.bytes_arrived();
             return Poll::Ready(Ok(()));
         }
         if self.protocol == ALPN::H1 && self.arrival.line.poll_room(context).is_pending() {
             return Poll::Pending;
         }
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.io).poll_read(context, buffer) {
-            Poll::Ready(result) => {
-                if buffer.filled().len() > before {
-                    self.bytes_arrived();
-                }
-                Poll::Ready(result)
-            }
-            Poll::Pending if self.head_is_late(context) => {
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "request head took too long")))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        Pin::new(&mut self.io).poll_read(context, buffer)
     }
 }
 

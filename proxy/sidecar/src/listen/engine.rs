@@ -24,6 +24,7 @@ use super::http2;
 use crate::http::Hooks;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
 use crate::turn::OncePerTurn;
 use crate::upstream::seam::Mesh;
 
@@ -36,6 +37,7 @@ pub(super) type Proxy = HttpProxy<Hooks, Mesh>;
 #[derive(Clone)]
 pub struct Engine {
     proxy: Arc<Proxy>,
+    telemetry: Arc<Telemetry>,
     settings: Arc<Settings>,
     streams: Tasks,
 }
@@ -47,6 +49,7 @@ impl Engine {
     /// When no loopback socket can be had at start.
     pub async fn new(hooks: Hooks, mesh: Mesh, streams: Tasks) -> anyhow::Result<Self> {
         let settings = Arc::clone(&hooks.0.settings);
+        let telemetry = Arc::clone(&hooks.0.telemetry);
         let (give, take) = oneshot::channel::<Arc<Proxy>>();
         let give = Mutex::new(Some(give));
         let on_custom = Arc::new(move |proxy: Arc<Proxy>, _stream: Stream, _stop: &ShutdownWatch| {
@@ -82,14 +85,15 @@ impl Engine {
         starting.cut();
         starting.all_ended().await;
         stop.send_replace(true);
-        Ok(Self { proxy, settings, streams })
+        Ok(Self { proxy, telemetry, settings, streams })
     }
 
     /// Serves one connection to its end.
     pub async fn serve(&self, stream: Stream, is_http2: bool, stop: &ShutdownWatch) {
         if is_http2 {
             let settings = Arc::clone(&self.settings.load());
-            let serving = http2::serve(&self.proxy, stream, &settings.limits, &self.streams, stop);
+            let terms = http2::Terms { limits: &settings.limits, telemetry: &self.telemetry };
+            let serving = http2::serve(&self.proxy, stream, terms, &self.streams, stop);
             return OncePerTurn::new(serving).await;
         }
         let mut session = ServerSession::new_http1(stream);

@@ -10,13 +10,11 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
+use penstock_dialect::reply::ErrorCode;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::authority::{
-    RawTargetAuthority, raw_target_authority, validate_request_authority,
-};
 use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_http::RequestHeader;
@@ -24,10 +22,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use penstock_model::settings::Limits;
 
+use super::conn;
 use super::engine::Proxy;
 use super::line::STREAM_WINDOW_BYTES;
 use super::stream::{self, Http2Stream};
+use crate::http::headers;
+use crate::http::hygiene::{self, Ambiguity};
 use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
 use crate::upstream::attempt::WEBSOCKET;
 
 /// Idle time of a connection without streams.
@@ -44,28 +46,27 @@ const MALFORMED_MAX: u32 = 32;
 /// Why a request is refused before it is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Malformed {
-    /// It could be read in two ways when it is sent on: no answer, a stream error (RFC 9113 section 8.1.1).
-    Framing,
-    /// Nobody knows to whom it goes.
-    Authority,
+    /// It could be read in two ways when it is sent on: no answer, a stream error (RFC 9113 section 8.1.1), unless it is the
+    /// addressee alone that is in doubt.
+    Ambiguous(Ambiguity),
     /// It asks for a tunnel of a kind that we do not know (RFC 9220 section 3).
     Protocol,
 }
 
-impl Malformed {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::Framing | Self::Authority => StatusCode::BAD_REQUEST,
-            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
-        }
-    }
+/// What a connection is served with.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'e> {
+    /// Bounds.
+    pub(super) limits: &'e Limits,
+    /// Where refusals are told.
+    pub(super) telemetry: &'e Telemetry,
 }
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
     proxy: &Arc<Proxy>,
     stream: Stream,
-    limits: &Limits,
+    Terms { limits, telemetry }: Terms<'_>,
     tasks: &Tasks,
     stop: &ShutdownWatch,
 ) {
@@ -117,14 +118,17 @@ pub(super) async fn serve(
             quiet_until = Instant::now() + IDLE_MAX;
         }
         match admit(request, answer, &digest) {
-            Some(stream) => {
+            Ok(stream) => {
                 let (proxy, stop) = (Arc::clone(proxy), stop.clone());
                 tasks.spawn("stream", async move {
                     // A stream is used once: there is nothing to be given back.
                     drop(proxy.process_new_http(ServerSession::new_custom(Box::new(stream)), &stop).await);
                 });
             }
-            None => malformed += 1,
+            Err(why) => {
+                malformed += 1;
+                told(why, &digest, telemetry);
+            }
         }
         if malformed == MALFORMED_MAX {
             tracing::warn!(malformed, "too many requests that cannot be read, the connection is ended");
@@ -138,54 +142,62 @@ fn admit(
     request: Request<RecvStream>,
     mut answer: SendResponse<Bytes>,
     digest: &Arc<Digest>,
-) -> Option<Http2Stream> {
+) -> Result<Http2Stream, Malformed> {
     let (parts, body) = request.into_parts();
     let mut head = RequestHeader::from(parts);
-    match check(&head) {
-        Ok(()) => {
-            if head.extensions.get::<Protocol>().is_some() {
-                stream::asked_for_websocket(&mut head);
-            }
-            Some(Http2Stream::new(head, body, answer, Arc::clone(digest)))
-        }
-        Err(Malformed::Framing) => {
-            answer.send_reset(Reason::PROTOCOL_ERROR);
-            None
-        }
-        Err(malformed) => {
+    if let Err(why) = check(&head) {
+        refuse(why, &head, &mut answer);
+        return Err(why);
+    }
+    if head.extensions.get::<Protocol>().is_some() {
+        stream::asked_for_websocket(&mut head);
+    }
+    Ok(Http2Stream::new(head, body, answer, Arc::clone(digest)))
+}
+
+fn refuse(why: Malformed, head: &RequestHeader, answer: &mut SendResponse<Bytes>) {
+    match why {
+        Malformed::Ambiguous(why) if why.is_about_addressee() => answer_bad_request(why, head, answer),
+        Malformed::Ambiguous(_) => answer.send_reset(Reason::PROTOCOL_ERROR),
+        Malformed::Protocol => {
             let mut response = Response::new(());
-            *response.status_mut() = malformed.status();
+            *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
             // Fails when the client has reset the stream; then it needs no answer.
             drop(answer.send_response(response, true));
-            None
         }
+    }
+}
+
+/// The same answer that HTTP/1.1 gets. What fails here is a stream that the client has reset.
+fn answer_bad_request(why: Ambiguity, head: &RequestHeader, answer: &mut SendResponse<Bytes>) {
+    let body = why.reply(head.method.as_str(), head.uri.path());
+    let response = Response::builder()
+        .status(StatusCode::BAD_REQUEST)
+        .header(CONTENT_TYPE, body.content_type)
+        .header(CONTENT_LENGTH, body.bytes.len())
+        .header(headers::ERROR, ErrorCode::BadRequest.as_str())
+        .body(());
+    let Ok(response) = response else { return answer.send_reset(Reason::INTERNAL_ERROR) };
+    let is_head = head.method == Method::HEAD;
+    if let (Ok(mut stream), false) = (answer.send_response(response, is_head), is_head) {
+        drop(stream.send_data(body.bytes.into(), true));
     }
 }
 
 /// What the HTTP/2 library lets through and the next hop could misread.
 fn check(head: &RequestHeader) -> Result<(), Malformed> {
-    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    let is_number = length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit));
-    let delimiters = |byte: &u8| matches!(byte, 0 | b'\r' | b'\n' | b' ');
-    if head.headers.contains_key(TRANSFER_ENCODING)
-        || lengths.next().is_some()
-        || !is_number
-        || head.raw_path().iter().any(delimiters)
-    {
-        return Err(Malformed::Framing);
-    }
-    let is_named = head.uri.authority().is_some() || head.headers.contains_key(HOST);
+    hygiene::fields(head).map_err(Malformed::Ambiguous)?;
     let protocol = head.extensions.get::<Protocol>();
-    let is_plain_path = (head.method == Method::CONNECT && protocol.is_none())
-        || matches!(raw_target_authority(head.raw_path()), RawTargetAuthority::None);
-    if !is_named || !is_plain_path || validate_request_authority(head).is_err() {
-        return Err(Malformed::Authority);
+    let is_known = protocol.is_none_or(|protocol| protocol.as_str() == WEBSOCKET);
+    if is_known { Ok(()) } else { Err(Malformed::Protocol) }
+}
+
+fn told(why: Malformed, digest: &Digest, telemetry: &Telemetry) {
+    let Some(arrival) = conn::arrival_in(digest) else { return };
+    if let Malformed::Ambiguous(why) = why {
+        telemetry.request_refused(arrival.direction.as_str(), why);
+        tracing::info!(source = %arrival.source, reason = why.reason(), error = %why, "request refused");
     }
-    if protocol.is_some_and(|protocol| protocol.as_str() != WEBSOCKET) {
-        return Err(Malformed::Protocol);
-    }
-    Ok(())
 }
 
 fn options(limits: &Limits) -> h2::server::Builder {
@@ -210,34 +222,6 @@ fn connection_window(streams_max: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn head(uri: &str, fields: &[(&'static str, &'static str)]) -> RequestHeader {
-        let mut request = Request::builder().uri(uri);
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        RequestHeader::from(request.body(()).unwrap().into_parts().0)
-    }
-
-    #[test]
-    fn what_can_be_read_in_two_ways_is_no_request() {
-        for (uri, fields, expected) in [
-            ("http://a/", &[][..], Ok(())),
-            ("http://a/", &[("content-length", "5")], Ok(())),
-            ("http://a/", &[("host", "a")], Ok(())),
-            ("/", &[("host", "a")], Ok(())),
-            ("http://a/", &[("content-length", "5"), ("content-length", "5")], Err(Malformed::Framing)),
-            ("http://a/", &[("content-length", "5, 5")], Err(Malformed::Framing)),
-            ("http://a/", &[("content-length", "+5")], Err(Malformed::Framing)),
-            ("http://a/", &[("transfer-encoding", "chunked")], Err(Malformed::Framing)),
-            ("http://a/", &[("host", "b")], Err(Malformed::Authority)),
-            ("http://a/", &[("host", "a"), ("host", "a")], Err(Malformed::Authority)),
-            ("http://user@a/", &[], Err(Malformed::Authority)),
-            ("/", &[], Err(Malformed::Authority)),
-        ] {
-            assert_eq!(check(&head(uri, fields)), expected, "{uri} {fields:?}");
-        }
-    }
 
     #[test]
     fn the_streams_of_a_connection_cannot_fill_its_window() {

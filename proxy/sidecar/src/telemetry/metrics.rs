@@ -104,6 +104,8 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Connections closed without being served, by reason.
     pub connections_refused: IntCounterVec,
+    /// Requests that can be read in two ways, by direction and reason.
+    pub requests_refused: IntCounterVec,
     /// Bytes of request bodies held.
     pub body_held_bytes: IntGauge,
     /// Requests whose model was not known when a body limit was reached.
@@ -267,6 +269,11 @@ impl Metrics {
             connections_refused: declare.counters(
                 "penstock_connections_refused_total",
                 "Connections closed without being served.",
+                &["direction", "reason"],
+            )?,
+            requests_refused: declare.counters(
+                "penstock_requests_refused_total",
+                "Requests that were not let in because they can be read in two ways.",
                 &["direction", "reason"],
             )?,
             body_held_bytes: declare

@@ -19,6 +19,7 @@ use super::pool::{ConnectError, Lease, Link, Pool, Single, Terms, Used};
 use super::tunnel::Tunnel;
 use super::upload::{Feeding, Upload};
 use crate::http::headers::{self, SWITCHED, TARGET, WIRE, WIRE_VERSION};
+use crate::http::hygiene;
 use crate::seed;
 
 /// The one protocol that connections are switched to.
@@ -128,6 +129,7 @@ async fn over_http2(
     });
     let response = response.await.map_err(|error| Failed::http2(&error, Sent::Something))?;
     let (mut parts, receiving) = response.into_parts();
+    refuse_ambiguity(&parts)?;
     let switched = carrier != Carrier::Mesh || parts.headers.contains_key(SWITCHED);
     if call.upgrade.is_some() && parts.status.is_success() && switched {
         parts.status = StatusCode::SWITCHING_PROTOCOLS;
@@ -176,6 +178,13 @@ fn switch(response: Response<()>, connection: Http1, call: &Call) -> Result<(Res
     }
     let (wire, first) = connection.into_parts();
     Ok((response, Answer::Tunnel { tunnel: Tunnel::new(wire, first, &call.upload), ended: false }))
+}
+
+/// An answer whose end the caller could see elsewhere than we do is not passed on.
+fn refuse_ambiguity(parts: &http::response::Parts) -> Result<(), Failed> {
+    hygiene::answer(&parts.headers).map_err(|why| {
+        Failed::upstream(Kind::Protocol, Sent::Something, format!("the answer was refused: {why}"))
+    })
 }
 
 impl Answer {

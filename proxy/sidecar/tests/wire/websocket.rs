@@ -57,6 +57,70 @@ async fn a_connection_is_switched_and_carries_bytes_both_ways() {
 }
 
 #[tokio::test]
+async fn bytes_before_the_101_are_refused() {
+    let (asked, was_asked) = tokio::sync::oneshot::channel();
+    let asked = std::sync::Mutex::new(Some(asked));
+    let app = application(move |mut stream| {
+        let asked = asked.lock().unwrap().take();
+        async move {
+            if !head(&mut stream).await.starts_with("GET /ws") {
+                return;
+            }
+            asked.unwrap().send(()).unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            assert!(bytes.is_empty(), "a byte before the 101");
+        }
+    })
+    .await;
+    let sidecar = Sidecar::before(app).await;
+    // Together with the request: the application is never asked.
+    let refused = sidecar.ask_once(&format!("{ASK}early")).await;
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("`upgrade`"), "{refused}");
+    // While the application makes up its mind.
+    let mut stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    stream.write_all(ASK.as_bytes()).await.unwrap();
+    was_asked.await.unwrap();
+    stream.write_all(b"early").await.unwrap();
+    let mut refused = String::new();
+    stream.read_to_string(&mut refused).await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("`upgrade`"), "{refused}");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_switch_asked_for_behind_another_request_carries_bytes_too() {
+    let app = application(|mut stream| async move {
+        loop {
+            let asked = head(&mut stream).await;
+            if asked.starts_with("GET /ws") {
+                break;
+            }
+            if asked.is_empty() {
+                return;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+        stream.write_all(SWITCH).await.unwrap();
+        read_until(&mut stream, b"\0bytes").await;
+        stream.write_all(b"seen").await.unwrap();
+    })
+    .await;
+    let sidecar = Sidecar::before(app).await;
+    let mut stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    stream.write_all(format!("GET / HTTP/1.1\r\nhost: app\r\n\r\n{ASK}").as_bytes()).await.unwrap();
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    read_until(&mut stream, b"ok").await;
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+    stream.write_all(b"\0bytes").await.unwrap();
+    // The application ends first, and the connection with it.
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"seen");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_is_sent_on_before_the_application_has_switched() {
     let app = application(|mut stream| async move {
         if !head(&mut stream).await.starts_with("GET /ws") {
@@ -70,13 +134,21 @@ async fn nothing_is_sent_on_before_the_application_has_switched() {
     })
     .await;
     let sidecar = Sidecar::before(app).await;
-    let mut stream = TcpStream::connect(sidecar.outbound).await.unwrap();
-    stream.write_all(format!("{ASK}early").as_bytes()).await.unwrap();
-    assert!(head(&mut stream).await.starts_with("HTTP/1.1 101 "));
-    // The application ends first, and the connection with it.
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).await.unwrap();
-    assert_eq!(rest, b"seen");
+    let stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    spawn(async move { drop(connection.await) });
+    pings.ping(h2::Ping::opaque()).await.unwrap();
+    let mut client = client.ready().await.unwrap();
+    let mut request = Request::builder().method("CONNECT").uri("http://app/ws").body(()).unwrap();
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    // In HTTP/2 that is allowed: the tunnel is a stream of its own.
+    let (answer, mut sending) = client.send_request(request, false).unwrap();
+    sending.send_data(Bytes::from_static(b"early"), false).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.into_body().data().await.unwrap().unwrap(), "seen");
+    drop(client);
     sidecar.stop().await;
 }
 

@@ -1,0 +1,242 @@
+//! The HTTP/1.1 side of a connection: bytes pass the gate before pingora sees them, and each head has a deadline.
+//!
+//! What does not pass is answered here, in our form, when the request before it has ended; then the connection is closed. A body
+//! that goes wrong on its way breaks its request off instead: the hooks answer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use penstock_model::settings::Limits;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use super::conn::Arrival;
+use crate::http::hygiene::Ambiguity;
+use crate::http::hygiene::gate::{self, Gate, Judged, Rest};
+
+/// How long a client that was refused may go on sending before the connection is cut: a reset would overtake the answer.
+const LINGER_MAX: Duration = Duration::from_millis(200);
+/// Taken off the stream and thrown away at once.
+const DISCARD_BYTES: usize = 4 << 10;
+
+/// A stream whose HTTP/1.1 requests are judged.
+pub(super) struct Gated<S> {
+    io: S,
+    gate: Gate,
+    /// Read and not judged to be whole.
+    held: Vec<u8>,
+    /// Judged, and not taken yet.
+    ready: Bytes,
+    /// What detection has read.
+    put_back: Bytes,
+    arrival: Arc<Arrival>,
+    head_read_timeout: Duration,
+    head_deadline: Option<Pin<Box<Sleep>>>,
+    refusing: Option<Refusing>,
+}
+
+/// The end of a connection that is refused.
+struct Refusing {
+    answer: Bytes,
+    is_shut: bool,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Gated<S> {
+    /// A connection of which `put_back` was read.
+    pub(super) fn new(io: S, put_back: Bytes, arrival: Arc<Arrival>, limits: &Limits) -> Self {
+        Self {
+            io,
+            gate: Gate::new(limits.header_bytes_max),
+            held: Vec::new(),
+            ready: Bytes::new(),
+            put_back,
+            arrival,
+            head_read_timeout: limits.header_read_timeout,
+            head_deadline: None,
+            refusing: None,
+        }
+    }
+
+    /// Judges what is held, the first `seen` bytes of which were not whole.
+    fn judge_held(&mut self, seen: usize) {
+        let Judged { pass, rest } = self.gate.judge(&self.held, seen);
+        let left = self.held.split_off(pass);
+        self.ready = std::mem::replace(&mut self.held, left).into();
+        if let Rest::Refuse(why) = rest {
+            let head = std::mem::take(&mut self.held);
+            self.refuse(why, &head);
+        }
+    }
+
+    fn refuse(&mut self, why: Ambiguity, head: &[u8]) {
+        self.arrival.head.refuse(why);
+        self.refusing =
+            Some(Refusing { answer: gate::answer(head, why).into(), is_shut: false, linger: None });
+    }
+
+    /// Tells the gate of an answer; those to requests before the last one that it has let in do not concern it.
+    fn answered(&mut self, bytes: &[u8]) {
+        if self.gate.heads() == self.arrival.head.heads() {
+            self.gate.answered(bytes);
+        }
+    }
+
+    /// Arms the deadline with the first byte of a head, disarms it when the hooks have seen the head.
+    fn head_is_late(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.arrival.head.is_in_head() {
+            self.head_deadline = None;
+            return false;
+        }
+        let late = Instant::now() + self.head_read_timeout;
+        let deadline = self.head_deadline.get_or_insert_with(|| Box::pin(sleep_until(late)));
+        deadline.as_mut().poll(context).is_ready()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Gated<S> {
+    fn poll_refused(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let refused = || io::Error::new(io::ErrorKind::InvalidData, "the request can be read in two ways");
+        let head = &self.arrival.head;
+        if head.is_in_request() {
+            let discarded = self.poll_discard(context);
+            let head = &self.arrival.head;
+            return match discarded {
+                // The request under way is a good one: the answer to the next waits for its end.
+                Poll::Pending if !self.gate.is_in_body() || self.gate.heads() > head.heads() => Poll::Pending,
+                Poll::Pending => {
+                    head.breaks_request();
+                    Poll::Ready(Err(refused()))
+                }
+                ended => ended,
+            };
+        }
+        let Some(refusing) = &mut self.refusing else { return Poll::Ready(Ok(())) };
+        while refusing.answer.has_remaining() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(context, &refusing.answer))?;
+            refusing.answer.advance(written);
+        }
+        if !refusing.is_shut {
+            ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
+            refusing.is_shut = true;
+        }
+        let linger = refusing.linger.get_or_insert_with(|| Box::pin(sleep(LINGER_MAX)));
+        let is_over = linger.as_mut().poll(context).is_ready();
+        match self.poll_discard(context) {
+            Poll::Pending if !is_over => Poll::Pending,
+            _ => Poll::Ready(Err(refused())),
+        }
+    }
+
+    /// Throws away what is there; ready at the end of the stream.
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; DISCARD_BYTES];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Reads once; true when something may be there to be taken, false at the end of the stream.
+    fn poll_more(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        let bytes = &buffer.filled()[before..];
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        self.arrival.head.bytes_arrived();
+        if !self.held.is_empty() {
+            let seen = self.held.len();
+            self.held.extend_from_slice(bytes);
+            buffer.set_filled(before);
+            self.judge_held(seen);
+            return Poll::Ready(Ok(true));
+        }
+        let Judged { pass, rest } = self.gate.judge(bytes, 0);
+        match rest {
+            Rest::Hold => self.held.extend_from_slice(&bytes[pass..]),
+            Rest::Refuse(why) => self.refuse(why, &bytes[pass..]),
+        }
+        buffer.set_filled(before + pass);
+        Poll::Ready(Ok(true))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gated<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        loop {
+            if !self.ready.is_empty() {
+                let count = self.ready.len().min(buffer.remaining());
+                buffer.put_slice(&self.ready.split_to(count));
+                return Poll::Ready(Ok(()));
+            }
+            if self.refusing.is_some() {
+                return self.poll_refused(context);
+            }
+            if !self.put_back.is_empty() {
+                self.held = std::mem::take(&mut self.put_back).into();
+                self.arrival.head.bytes_arrived();
+                self.judge_held(0);
+                continue;
+            }
+            match self.poll_more(context, buffer) {
+                Poll::Ready(Ok(true)) if buffer.filled().len() > before => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(ended) => return Poll::Ready(ended.map(drop)),
+                Poll::Pending => {
+                    if !self.held.is_empty() {
+                        self.arrival.head.bytes_arrived();
+                    }
+                    if self.head_is_late(context) {
+                        let late = io::Error::new(io::ErrorKind::TimedOut, "request head took too long");
+                        return Poll::Ready(Err(late));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.answered(bytes);
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(first) = slices.first() {
+            self.answered(first);
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
