@@ -9,6 +9,7 @@
 
 mod cancellation;
 mod cli;
+mod conformance;
 mod dialects;
 mod drain;
 mod first_light;

@@ -8,7 +8,7 @@
 //! * [`recorded`]: answers of every engine, and an application that gives them.
 //! * [`memory`], [`sockets`]: networks for whole meshes in this process, in `sim/`.
 //! * [`python`], [`curl`], [`peers`]: clients and proxies that others wrote.
-//! * [`messages`]: HTTP/1.1 as bytes, for what no library would send.
+//! * [`messages`], [`frames`]: HTTP/1.1 and HTTP/2 as bytes, for what no library would send.
 //! * [`exposition`]: what `/metrics` says.
 //! * [`golden`]: texts that are pinned.
 //! * [`wait`], [`skip`]: waits are on state; what cannot be tested here is counted.
@@ -27,6 +27,7 @@ pub mod curl;
 pub mod documents;
 pub mod engine;
 pub mod exposition;
+pub mod frames;
 pub mod golden;
 pub mod load;
 pub mod memory;

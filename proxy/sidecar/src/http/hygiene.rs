@@ -39,6 +39,9 @@ pub(crate) enum Ambiguity {
     /// A field whose name some servers read as that of another.
     #[error("a field's name is one about framing with `_` for `-`; servers differ in how they read it")]
     LookAlike,
+    /// Space around a value, which HTTP/1.1 does not see.
+    #[error("the value of a field begins or ends with a space; HTTP/2 does not allow it")]
+    Padding,
     /// Two ways to tell where the body ends.
     #[error("`content-length` and `transfer-encoding` are both there; send one of them")]
     LengthAndCoding,
@@ -96,6 +99,7 @@ impl Ambiguity {
             Self::Fold => "fold",
             Self::FieldName => "field_name",
             Self::LookAlike => "look_alike",
+            Self::Padding => "padding",
             Self::LengthAndCoding => "length_and_coding",
             Self::Lengths => "lengths",
             Self::Length => "length",
@@ -157,6 +161,9 @@ pub(crate) fn fields(head: &RequestHeader) -> Result<(), Ambiguity> {
     let headers = &head.headers;
     if headers.keys().any(|name| is_look_alike(name.as_str().as_bytes())) {
         return Err(Ambiguity::LookAlike);
+    }
+    if headers.values().any(|value| value.as_bytes().trim_ascii().len() != value.len()) {
+        return Err(Ambiguity::Padding);
     }
     if headers.contains_key(TRANSFER_ENCODING) {
         return Err(Ambiguity::Coding);
@@ -550,6 +557,9 @@ mod tests {
             ("http://a/", &[("content-length", "+5")], Err(Ambiguity::Length)),
             ("http://a/", &[("transfer-encoding", "chunked")], Err(Ambiguity::Coding)),
             ("http://a/", &[("transfer_encoding", "chunked")], Err(Ambiguity::LookAlike)),
+            ("http://a/", &[("x", " a")], Err(Ambiguity::Padding)),
+            ("http://a/", &[("x", "a\t")], Err(Ambiguity::Padding)),
+            ("http://a/", &[("x", "")], Ok(())),
             ("*", &[("host", "a")], Err(Ambiguity::RequestLine)),
             ("http://a:99999/", &[], Err(Ambiguity::Authority)),
             ("http://user@a/", &[], Err(Ambiguity::Authority)),
