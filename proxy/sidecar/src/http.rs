@@ -50,23 +50,24 @@ pub struct Hooks(pub Arc<Shared>);
 
 #[async_trait::async_trait]
 impl ProxyHttp for Hooks {
-    type CTX = Exchange;
+    /// pingora moves it several times.
+    type CTX = Box<Exchange>;
 
-    fn new_ctx(&self) -> Exchange {
-        Exchange::new(&self.0)
+    fn new_ctx(&self) -> Self::CTX {
+        Box::new(Exchange::new(&self.0))
     }
 
     fn init_downstream_modules(&self, _modules: &mut pingora_core::modules::http::HttpModules) {
         // pingora would add compression of answers, which delays tokens.
     }
 
-    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<()> {
         prepare::set_limits(session);
         prepare::open_account(session, exchange)?;
         prepare::refuse_ambiguity(session, exchange)
     }
 
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
         match exchange.direction() {
             Direction::Inbound => prepare::choose_application(session, exchange)?,
             Direction::Outbound => prepare::choose_backend(session, exchange).await?,
@@ -77,7 +78,11 @@ impl ProxyHttp for Hooks {
         Ok(false)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, _exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        _exchange: &mut Self::CTX,
+    ) -> Result<Box<HttpPeer>> {
         Ok(seam::peer())
     }
 
@@ -85,7 +90,7 @@ impl ProxyHttp for Hooks {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<()> {
         prepare::pack(session, request, exchange)
     }
@@ -95,7 +100,7 @@ impl ProxyHttp for Hooks {
         _session: &mut Session,
         chunk: &mut Option<Bytes>,
         _end: bool,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<()> {
         prepare::body_passes(chunk.as_ref(), exchange)
     }
@@ -104,7 +109,7 @@ impl ProxyHttp for Hooks {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<()> {
         prepare::answer_passes(session, response, exchange)
     }
@@ -114,7 +119,7 @@ impl ProxyHttp for Hooks {
         _session: &mut Session,
         chunk: &mut Option<Bytes>,
         _end: bool,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
         if let Some(bytes) = chunk {
             exchange.answer_passes(bytes);
@@ -126,7 +131,7 @@ impl ProxyHttp for Hooks {
         &self,
         _session: &mut Session,
         trailers: &mut HeaderMap,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<Option<Bytes>> {
         exchange.trailers_came(trailers);
         headers::clean_trailers(trailers);
@@ -138,7 +143,7 @@ impl ProxyHttp for Hooks {
         _peer: &HttpPeer,
         _session: &mut Session,
         mut error: Box<Error>,
-        _exchange: &mut Exchange,
+        _exchange: &mut Self::CTX,
         _reused: bool,
     ) -> Box<Error> {
         // Other attempts were the session's to make.
@@ -150,7 +155,7 @@ impl ProxyHttp for Hooks {
         &self,
         session: &mut Session,
         error: &Error,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> FailToProxy {
         let mut ended = FailToProxy { error_code: 0, can_reuse_downstream: false };
         if exchange.is_switched {
@@ -170,11 +175,11 @@ impl ProxyHttp for Hooks {
         ended
     }
 
-    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Self::CTX, _error: &Error) -> bool {
         true // the access log tells, from the account
     }
 
-    async fn logging(&self, _session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+    async fn logging(&self, _session: &mut Session, error: Option<&Error>, exchange: &mut Self::CTX) {
         exchange.end(match error {
             None => Ending::Complete,
             // The end of a tunnel is always an error to pingora; one of ours is in the trail.

@@ -218,14 +218,15 @@ impl Listener {
         if protocol == ALPN::H2 {
             let origin = Origin { put_back, protocol, arrival, tls, id };
             if let Ok(conn) = Conn::new(dial::gathered(stream), origin) {
-                self.engine.serve(Box::new(conn), true, &stop).await;
+                // On its own, so that an open connection does not hold the room of its handshake; as below.
+                Box::pin(self.engine.serve(Box::new(conn), true, &stop)).await;
             }
             return;
         }
         let stream = Gated::new(stream, put_back, Arc::clone(&arrival), &self.settings.load().limits);
         let origin = Origin { put_back: Bytes::new(), protocol, arrival: Arc::clone(&arrival), tls, id };
         if let Ok(conn) = Conn::new(stream, origin) {
-            self.engine.serve(Box::new(conn), false, &stop).await;
+            Box::pin(self.engine.serve(Box::new(conn), false, &stop)).await;
         }
         if let Some(why) = arrival.head.refusal() {
             self.telemetry.request_refused(self.direction.as_str(), why);

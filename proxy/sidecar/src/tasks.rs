@@ -44,6 +44,8 @@ impl Tasks {
         self.group.running.fetch_add(1, Ordering::AcqRel);
         let running = Running(Arc::clone(&self.group));
         let mut cut = self.group.cut.subscribe();
+        // Held once: what a task captures and what it awaits are kept apart, and would take the room twice.
+        let work = Box::pin(work);
         let task = async move {
             let _running = running;
             tokio::select! {

@@ -350,41 +350,32 @@ pub(super) fn answer_passes(
     let status = response.status;
     // An interim answer in the middle of an upload does not cost the connection.
     session.set_close_on_response_before_downstream_finish(!status.is_informational());
-    let mut fields = response.headers.clone();
-    headers::clean_response(status, &mut fields);
+    // Taken out to be changed in place. Nothing is lost: a head of ours has no spellings beside its fields.
+    let taken = std::mem::replace(response, ResponseHeader::build_no_case(status, Some(0))?);
+    let mut parts = http::response::Parts::from(taken);
+    let fields = &mut parts.headers;
+    headers::clean_response(status, fields);
     if let Some(chosen) = &exchange.chosen
         && let Some(matched) = &chosen.rule
     {
         let split = chosen.split_index.and_then(|index| matched.rule().backends.get(index));
-        headers::edit(&mut fields, rewrite::response_edits(matched.rule(), split));
+        headers::edit(fields, rewrite::response_edits(matched.rule(), split));
     }
     if let Some(asked) = &exchange.asked
         && (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
         && !fields.contains_key(REQUEST_ID)
     {
-        headers::insert_text(&mut fields, REQUEST_ID, &asked.request_id);
+        headers::insert_text(fields, REQUEST_ID, &asked.request_id);
     }
     if exchange.direction() == Direction::Inbound {
         fields.insert(WIRE, WIRE_VERSION);
     }
     let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
     if !status.is_informational() || is_switched {
-        exchange.answer_began(status.as_u16(), &fields);
+        exchange.answer_began(status.as_u16(), fields);
     }
-    replace_headers(response, &fields)?;
+    *response = ResponseHeader::from(parts);
     if is_switched { switch(session, response, exchange) } else { Ok(()) }
-}
-
-/// pingora keeps the spelling of names beside the map, so fields are replaced through its own functions.
-fn replace_headers(response: &mut ResponseHeader, fields: &HeaderMap) -> Result<()> {
-    let names: Vec<_> = response.headers.keys().cloned().collect();
-    for name in &names {
-        response.remove_header(name);
-    }
-    for (name, value) in fields {
-        response.append_header(name.clone(), value.clone())?;
-    }
-    Ok(())
 }
 
 fn authority(request: &RequestHeader) -> String {

@@ -363,9 +363,9 @@ impl Metrics {
     pub fn request_ended(&self, entry: &Entry<'_>) {
         let model = self.model_label(entry.model);
         let labels = request_labels(entry, &model);
-        let with = |more: &[&str]| -> Vec<String> {
-            labels.iter().chain(more).map(|label| (*label).to_owned()).collect()
-        };
+        fn with<'a>(labels: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+            [labels, more].concat()
+        }
         let status = entry.status.to_string();
         let class = if entry.status == 0 { "none".to_owned() } else { format!("{}xx", entry.status / 100) };
         let grpc_status = match entry.grpc_status {
@@ -375,10 +375,10 @@ impl Metrics {
         };
         let error = entry.error.unwrap_or_default();
         self.requests
-            .with_label_values(&with(&[&class, &status, &grpc_status, entry.classification, error]))
+            .with_label_values(&with(&labels, &[&class, &status, &grpc_status, entry.classification, error]))
             .inc();
         self.request_duration
-            .with_label_values(&with(&[entry.classification]))
+            .with_label_values(&with(&labels, &[entry.classification]))
             .observe(entry.duration.as_secs_f64());
         if let Some(span) = entry.time_to_first_byte {
             self.first_byte.with_label_values(&labels).observe(span.as_secs_f64());
@@ -388,7 +388,7 @@ impl Metrics {
         }
         if let Some(span) = entry.time_per_output_token {
             let estimated = if entry.tokens_estimated { "true" } else { "false" };
-            self.output_token.with_label_values(&with(&[estimated])).observe(span.as_secs_f64());
+            self.output_token.with_label_values(&with(&labels, &[estimated])).observe(span.as_secs_f64());
         }
         for (kind, count) in [
             ("input", entry.input_tokens),
@@ -397,7 +397,7 @@ impl Metrics {
             ("reasoning", entry.reasoning_tokens),
         ] {
             if let Some(count) = count {
-                self.tokens.with_label_values(&with(&[kind])).inc_by(count);
+                self.tokens.with_label_values(&with(&labels, &[kind])).inc_by(count);
             }
         }
         let sizes = [entry.direction, entry.dialect];

@@ -75,7 +75,7 @@ impl Connector for Mesh {
         _peer: &P,
         _idle_timeout: Option<Duration>,
     ) {
-        if let Some(request) = session.request {
+        if let Some(request) = session.0.request {
             request.release();
         }
     }
@@ -84,8 +84,10 @@ impl Connector for Mesh {
 /// The request while its answer is waited for: kept here between two interim answers.
 type Answering = BoxFuture<'static, (LogicalRequest, Result<Response<()>, Failure>)>;
 
-/// One logical request as pingora sees it.
-pub struct MeshSession {
+/// One logical request as pingora sees it. On the heap: pingora moves it through several futures, and each keeps the room.
+pub struct MeshSession(Box<Logical>);
+
+struct Logical {
     pool: Arc<Pool>,
     telemetry: Arc<Telemetry>,
     request: Option<LogicalRequest>,
@@ -105,7 +107,7 @@ pub struct MeshSession {
 
 impl MeshSession {
     fn new(mesh: &Mesh) -> Self {
-        Self {
+        Self(Box::new(Logical {
             pool: Arc::clone(&mesh.pool),
             telemetry: Arc::clone(&mesh.telemetry),
             request: None,
@@ -119,31 +121,32 @@ impl MeshSession {
             trail: None,
             response: None,
             ended: false,
-        }
+        }))
     }
 
     fn request(&mut self) -> Result<&mut LogicalRequest> {
-        self.request
+        self.0
+            .request
             .as_mut()
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "no request was written"))
     }
 
     /// The next interim answer, or the answer.
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<()>, Failure>> {
-        if self.answered.is_none()
-            && let Some(answering) = self.answering.get_mut()
+        if self.0.answered.is_none()
+            && let Some(answering) = self.0.answering.get_mut()
             && let Poll::Ready((request, answered)) = answering.as_mut().poll(context)
         {
-            *self.answering.get_mut() = None;
-            self.request = Some(request);
-            self.answered = Some(answered);
+            *self.0.answering.get_mut() = None;
+            self.0.request = Some(request);
+            self.0.answered = Some(answered);
         }
-        if let Some(interim) = &self.interim
+        if let Some(interim) = &self.0.interim
             && let Poll::Ready(interim) = interim.poll_next(context)
         {
             return Poll::Ready(Ok(interim));
         }
-        self.answered.take().map_or(Poll::Pending, Poll::Ready)
+        self.0.answered.take().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// What the endpoint sends after the switch. Its end is an error to pingora, which would otherwise wait for the caller to close first.
@@ -158,7 +161,7 @@ impl MeshSession {
     /// Tells the trail and makes pingora's error, which only says that there is one.
     fn failed(&self, failure: Failure) -> Box<Error> {
         let error = Error::explain(ErrorType::HTTPStatus(failure.code.status()), failure.message.clone());
-        if let Some(trail) = &self.trail {
+        if let Some(trail) = &self.0.trail {
             trail.fail(failure);
         }
         error.into_up()
@@ -172,51 +175,51 @@ impl Session for MeshSession {
         let (call, head) = parcel
             .and_then(|parcel| parcel.0.lock().take())
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "the request was not prepared"))?;
-        self.upload = Some(Arc::clone(&call.upload));
-        self.trail = Some(Arc::clone(&call.trail));
-        self.line = Some(Arc::clone(&call.line));
-        self.interim = Some(Arc::clone(&call.interim));
-        self.caller_upgrade = call.upgrade;
-        let (pool, telemetry) = (Arc::clone(&self.pool), Arc::clone(&self.telemetry));
-        self.request = Some(LogicalRequest::new(call, head, pool, telemetry));
+        self.0.upload = Some(Arc::clone(&call.upload));
+        self.0.trail = Some(Arc::clone(&call.trail));
+        self.0.line = Some(Arc::clone(&call.line));
+        self.0.interim = Some(Arc::clone(&call.interim));
+        self.0.caller_upgrade = call.upgrade;
+        let (pool, telemetry) = (Arc::clone(&self.0.pool), Arc::clone(&self.0.telemetry));
+        self.0.request = Some(LogicalRequest::new(call, head, pool, telemetry));
         Ok(())
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
         // Asked again after every interim answer.
-        if self.response.is_none()
-            && let Some(mut request) = self.request.take()
+        if self.0.response.is_none()
+            && let Some(mut request) = self.0.request.take()
         {
             let answering = async move {
                 let answered = request.answer().await;
                 (request, answered)
             };
-            *self.answering.get_mut() = Some(answering.boxed());
+            *self.0.answering.get_mut() = Some(answering.boxed());
         }
         let answered = poll_fn(|context| self.poll_answer(context)).await;
         let (parts, ()) = answered.map_err(|failure| self.failed(failure))?.into_parts();
-        self.is_switched =
-            parts.status == StatusCode::SWITCHING_PROTOCOLS && self.caller_upgrade == Some(Upgrade::Http1);
-        self.response = Some(ResponseHeader::from(parts));
-        self.ended = !self.is_switched && self.request.as_ref().is_some_and(LogicalRequest::has_ended);
+        self.0.is_switched =
+            parts.status == StatusCode::SWITCHING_PROTOCOLS && self.0.caller_upgrade == Some(Upgrade::Http1);
+        self.0.response = Some(ResponseHeader::from(parts));
+        self.0.ended = !self.0.is_switched && self.0.request.as_ref().is_some_and(LogicalRequest::has_ended);
         Ok(())
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        if self.is_switched {
+        if self.0.is_switched {
             return self.read_tunnel().await;
         }
-        if self.ended {
+        if self.0.ended {
             return Ok(None);
         }
         let chunk = self.request()?.chunk().await;
         match chunk.map_err(|failure| self.failed(failure))? {
             Chunk::Bytes(bytes) => {
-                self.ended = self.request()?.has_ended();
+                self.0.ended = self.request()?.has_ended();
                 Ok(Some(bytes))
             }
             Chunk::Last(bytes) => {
-                self.ended = true;
+                self.0.ended = true;
                 Ok(Some(bytes))
             }
             Chunk::End => Ok(None),
@@ -224,34 +227,34 @@ impl Session for MeshSession {
     }
 
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
-        if self.ended {
+        if self.0.ended {
             return Ok(None);
         }
         let trailers = self.request()?.trailers().await;
-        self.ended = true;
+        self.0.ended = true;
         trailers.map_err(|failure| self.failed(failure))
     }
 
     async fn check_response_end_or_error(&mut self, _headers: bool) -> Result<bool> {
-        Ok(self.ended)
+        Ok(self.0.ended)
     }
 
     fn response_header(&self) -> Option<&ResponseHeader> {
-        self.response.as_ref()
+        self.0.response.as_ref()
     }
 
     fn response_finished(&self) -> bool {
-        self.ended
+        self.0.ended
     }
 
     fn take_request_body_writer(&mut self) -> Option<Box<dyn BodyWrite>> {
-        let (upload, line) = (self.upload.take()?, self.line.take()?);
+        let (upload, line) = (self.0.upload.take()?, self.0.line.take()?);
         Some(Box::new(Writer { upload, line }))
     }
 
     async fn shutdown(&mut self, _code: u32, _reason: &str) {
-        self.request = None;
-        *self.answering.get_mut() = None;
+        self.0.request = None;
+        *self.0.answering.get_mut() = None;
     }
 
     fn take_custom_message_reader(
@@ -279,7 +282,7 @@ impl Session for MeshSession {
     fn set_write_timeout(&mut self, _timeout: Option<Duration>) {}
 
     fn was_upgraded(&self) -> bool {
-        self.is_switched
+        self.0.is_switched
     }
 
     fn digest(&self) -> Option<&Digest> {

@@ -289,6 +289,8 @@ impl LogicalRequest {
 
     /// An answer is passed on: there will be no other attempt.
     fn accept(&mut self, mut response: Response<()>) -> Response<()> {
+        // There will be no other attempt: an open stream needs not hold what was sent.
+        self.head.headers = HeaderMap::new();
         let is_from_sidecar =
             self.running.as_ref().is_some_and(|running| running.place.carrier == Carrier::Mesh);
         if !is_from_sidecar {
