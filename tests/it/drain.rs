@@ -112,7 +112,7 @@ fn small() -> Value {
 }
 
 #[tokio::test]
-async fn what_runs_at_the_deadline_is_cut_and_the_exit_code_says_so() {
+async fn what_runs_at_the_deadline_ends_with_an_error_and_the_exit_code_says_so() {
     let mesh = Mesh::start().await;
     let (chat, mut web) = one_model(&mesh, json!({"drain": {"deadline": "500ms"}})).await;
     for version in Version::BOTH {
@@ -124,10 +124,16 @@ async fn what_runs_at_the_deadline_is_cut_and_the_exit_code_says_so() {
         let (running, _) = stream(&mut connection, 100_000).await;
         let begun = Instant::now();
         web.program.terminate();
-        let rest = within("the stream is cut", running.collect()).await;
-        let text = rest.map(|rest| String::from_utf8_lossy(&rest.to_bytes()).into_owned());
-        assert!(!text.is_ok_and(|text| text.contains("[DONE]")), "{version}: a cut stream looks whole");
+        let rest = within("the stream ends", running.collect()).await.expect("an orderly end").to_bytes();
+        let text = String::from_utf8_lossy(&rest);
+        let last = text.trim_end().rsplit("\n\n").next().expect("an event");
+        let event: Value = serde_json::from_str(last.trim_start_matches("data: ")).expect("an event of ours");
+        assert_eq!(event["error"]["code"], "draining", "{version}: {last}");
+        assert_eq!(text.matches("\"error\"").count(), 1, "{version}: one error, and nothing after it");
         assert_eq!(web.program.ended().await.code(), Some(3), "{version}");
+        let logged = web.logged_so_far().into_iter().rev().find(|line| line["streaming"] == true);
+        let logged = logged.expect("a line of the stream");
+        assert_eq!((&logged["classification"], &logged["error"]), (&json!("failure"), &json!("draining")));
         assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
         chat.engine.idle().await;
         chat.sidecar.idle().await;

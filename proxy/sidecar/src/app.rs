@@ -70,6 +70,7 @@ pub struct App {
     sync: Sync,
     engine: Engine,
     pool: Arc<Pool>,
+    over: watch::Sender<bool>,
     sockets: Sockets,
     connections: Tasks,
     background: Tasks,
@@ -118,9 +119,22 @@ impl App {
         let dial: Arc<dyn Dial> = Arc::clone(&network) as _;
         let pool = Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?;
         let pool = Arc::new(pool);
-        let mesh = Mesh { pool: Arc::clone(&pool), telemetry };
+        let (over, ends) = watch::channel(false);
+        let mesh = Mesh { pool: Arc::clone(&pool), telemetry, over: ends };
         let engine = Engine::new(Hooks(Arc::clone(&shared)), mesh, connections.clone()).await?;
-        Ok(Self { settings, network, shared, identity, sync, engine, pool, sockets, connections, background })
+        Ok(Self {
+            settings,
+            network,
+            shared,
+            identity,
+            sync,
+            engine,
+            pool,
+            over,
+            sockets,
+            connections,
+            background,
+        })
     }
 
     /// Where the workload's requests are taken, if they are.
@@ -224,7 +238,7 @@ impl App {
         let deadline = self.settings.load().drain_deadline;
         tracing::info!(?deadline, "draining: no new work, streams finish");
         stopping.send_replace(true);
-        let drained = lifecycle::drain(&self.engine, &self.connections, deadline).await;
+        let drained = lifecycle::drain(&self.engine, &self.connections, deadline, &self.over).await;
         ending.send_replace(true);
         self.background.cut();
         self.shared.telemetry.close();

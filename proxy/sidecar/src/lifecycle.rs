@@ -76,18 +76,28 @@ pub enum Drained {
     Cut(usize),
 }
 
-/// No new work, streams finish, then the deadline.
-pub async fn drain(engine: &Engine, connections: &Tasks, deadline: Duration) -> Drained {
+/// Time for the last word to streams that ran at the deadline.
+const LAST_WORD_MAX: Duration = Duration::from_secs(1);
+
+/// No new work, streams finish. At the deadline `over` ends what still runs with an error that its caller can read; whoever does not even
+/// take that is cut.
+pub async fn drain(
+    engine: &Engine,
+    connections: &Tasks,
+    deadline: Duration,
+    over: &watch::Sender<bool>,
+) -> Drained {
     engine.end_idle().await;
-    match tokio::time::timeout(deadline, connections.all_ended()).await {
-        Ok(()) => Drained::All,
-        Err(_) => {
-            let left = connections.running();
-            connections.cut();
-            connections.all_ended().await;
-            Drained::Cut(left)
-        }
+    if tokio::time::timeout(deadline, connections.all_ended()).await.is_ok() {
+        return Drained::All;
     }
+    let left = connections.running();
+    over.send_replace(true);
+    if tokio::time::timeout(LAST_WORD_MAX, connections.all_ended()).await.is_err() {
+        connections.cut();
+        connections.all_ended().await;
+    }
+    Drained::Cut(left)
 }
 
 /// Waits for SIGTERM or SIGINT.

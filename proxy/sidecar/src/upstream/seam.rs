@@ -26,6 +26,7 @@ use pingora_core::protocols::{Digest, UniqueIDType};
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
+use tokio::sync::watch;
 
 /// Carries a [`Call`] and its head from the hooks to the session, in the request's extensions.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub struct Mesh {
     pub pool: Arc<Pool>,
     /// Where retries are told.
     pub telemetry: Arc<Telemetry>,
+    /// Turns true when what still runs must end.
+    pub over: watch::Receiver<bool>,
 }
 
 #[async_trait::async_trait]
@@ -90,6 +93,7 @@ pub struct MeshSession(Box<Logical>);
 struct Logical {
     pool: Arc<Pool>,
     telemetry: Arc<Telemetry>,
+    over: watch::Receiver<bool>,
     request: Option<LogicalRequest>,
     // Shared with nobody; pingora asks for `Sync` all the same.
     answering: Mutex<Option<Answering>>,
@@ -110,6 +114,7 @@ impl MeshSession {
         Self(Box::new(Logical {
             pool: Arc::clone(&mesh.pool),
             telemetry: Arc::clone(&mesh.telemetry),
+            over: mesh.over.clone(),
             request: None,
             answering: Mutex::new(None),
             answered: None,
@@ -181,7 +186,7 @@ impl Session for MeshSession {
         self.0.interim = Some(Arc::clone(&call.interim));
         self.0.caller_upgrade = call.upgrade;
         let (pool, telemetry) = (Arc::clone(&self.0.pool), Arc::clone(&self.0.telemetry));
-        self.0.request = Some(LogicalRequest::new(call, head, pool, telemetry));
+        self.0.request = Some(LogicalRequest::new(call, head, pool, telemetry, self.0.over.clone()));
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
 use penstock_model::units::Moment;
 use penstock_policy::pick::NoPick;
 use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
+use tokio::sync::watch;
 
 use super::attempt::{self, Answer, Failed, Head};
 use super::call::{Call, Failure, Target};
@@ -44,6 +45,8 @@ pub struct LogicalRequest {
     is_grpc: bool,
     /// Trailers that tell why the answer broke off.
     told: Option<HeaderMap>,
+    /// Turns true when what still runs must end.
+    over: watch::Receiver<bool>,
 }
 
 /// The attempt whose answer is being passed on.
@@ -68,7 +71,13 @@ pub enum Chunk {
 
 impl LogicalRequest {
     /// A request that has not been sent.
-    pub fn new(call: Call, head: Head, pool: Arc<Pool>, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(
+        call: Call,
+        head: Head,
+        pool: Arc<Pool>,
+        telemetry: Arc<Telemetry>,
+        over: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             call,
             head,
@@ -80,6 +89,7 @@ impl LogicalRequest {
             border: None,
             is_grpc: false,
             told: None,
+            over,
         }
     }
 
@@ -88,7 +98,12 @@ impl LogicalRequest {
     /// # Errors
     /// When no endpoint gives one; the trail says why.
     pub async fn answer(&mut self) -> Result<Response<()>, Failure> {
-        let answered = self.attempts().await;
+        let mut over = self.over.clone();
+        let answered = tokio::select! {
+            biased;
+            () = is_over(&mut over) => Err(drained()),
+            answered = self.attempts() => answered,
+        };
         if let Some(reason) = self.retried {
             self.count_retry(reason, if answered.is_ok() { "success" } else { "failure" });
         }
@@ -158,22 +173,27 @@ impl LogicalRequest {
             .await;
             running.answer.chunk().await
         };
-        let failed = match bounded(deadline, next).await {
-            Ok(Ok(Some(bytes))) => {
+        let next = tokio::select! {
+            biased;
+            () = is_over(&mut self.over) => None,
+            next = bounded(deadline, next) => Some(next),
+        };
+        let failure = match next {
+            Some(Ok(Ok(Some(bytes)))) => {
                 if let Some(border) = &mut self.border {
                     border.passed(&bytes);
                 }
                 return Ok(Chunk::Bytes(bytes));
             }
-            Ok(Ok(None)) => return Ok(Chunk::End),
-            Ok(Err(failed)) => failed,
-            Err(Elapsed) => Failed {
-                fault: Fault { side: Side::Upstream, kind: Kind::Timeout, sent: Sent::Something },
-                message: String::new(),
-            },
+            Some(Ok(Ok(None))) => return Ok(Chunk::End),
+            Some(Ok(Err(failed))) => self.failure(&failed, deadline),
+            Some(Err(Elapsed)) => {
+                let fault = Fault { side: Side::Upstream, kind: Kind::Timeout, sent: Sent::Something };
+                self.failure(&Failed { fault, message: String::new() }, deadline)
+            }
+            None => drained(),
         };
         self.running = None;
-        let failure = self.failure(&failed, deadline);
         self.call.trail.fail(failure.clone());
         let reply = Reply::new(failure.code, failure.message.as_str());
         let framing = self.border.filter(Border::is_here).map(|border| border.framing());
@@ -367,6 +387,18 @@ fn earlier(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
 
 /// The deadline passed.
 struct Elapsed;
+
+/// Ends when the drain deadline has passed.
+async fn is_over(over: &mut watch::Receiver<bool>) {
+    if over.wait_for(|over| *over).await.is_err() {
+        // Nobody is left to say so.
+        std::future::pending::<()>().await;
+    }
+}
+
+fn drained() -> Failure {
+    Failure::new(ErrorCode::Draining, "the sidecar is shutting down, and its drain deadline has passed")
+}
 
 async fn bounded<T>(deadline: Option<Moment>, work: impl Future<Output = T>) -> Result<T, Elapsed> {
     match deadline {
