@@ -1,10 +1,10 @@
 //! Streams that stay open without an event: what they cost in memory is read by who started this, between `open` and `end`.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use penstock_benches::clock;
@@ -24,15 +24,15 @@ const OPENING_MAX: usize = 64;
 /// When no stream can be opened.
 pub(crate) async fn run(flags: &Flags, asked: &Idle) -> anyhow::Result<Report> {
     let tally = Tally::new(Window { begin_ns: 0, end_ns: u64::MAX })?;
-    let opening = Rc::new(Semaphore::new(OPENING_MAX));
+    let opening = Arc::new(Semaphore::new(OPENING_MAX));
     let mut streams = JoinSet::new();
     tally::begin();
     for _ in 0..asked.streams {
-        let permit = Rc::clone(&opening);
+        let permit = Arc::clone(&opening).acquire_owned().await?;
         streams.spawn_local(open(flags.target, permit, tally.clone()));
     }
     let permits = u32::try_from(OPENING_MAX).context("a number of permits")?;
-    // Every stream is open, or has failed, once nobody holds or waits for a permit.
+    // Every stream is open, or has failed, once nobody holds a permit.
     drop(opening.acquire_many(permits).await?);
     tally::open();
     tokio::time::sleep(flags.measured).await;
@@ -41,8 +41,7 @@ pub(crate) async fn run(flags: &Flags, asked: &Idle) -> anyhow::Result<Report> {
     Ok(tally.report(flags.measured.as_secs_f64()))
 }
 
-async fn open(target: std::net::SocketAddr, opening: Rc<Semaphore>, tally: Tally) {
-    let Ok(permit) = opening.acquire().await else { return };
+async fn open(target: std::net::SocketAddr, permit: OwnedSemaphorePermit, tally: Tally) {
     let mut permit = Some(permit);
     let sent_ns = clock::now_ns();
     let (mut events, request) = (Events::default(), question(target, 0, Duration::ZERO));
