@@ -233,11 +233,6 @@ pub enum Next {
     Aborted,
 }
 
-/// The client's request turned out to be one that must not be sent.
-#[derive(Debug, thiserror::Error)]
-#[error("the request was broken off by its sidecar")]
-pub struct Aborted;
-
 impl Upload {
     /// A body of which `chunks` are there already, accounted in `held`.
     pub fn new(chunks: VecDeque<Bytes>, held: Held) -> Arc<Self> {
