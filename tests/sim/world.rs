@@ -114,17 +114,6 @@ pub(crate) fn simulate<T>(transport: Transport, scenario: impl AsyncFnOnce() -> 
     runtime.block_on(scenario())
 }
 
-/// Holds a paused clock still while work waits for the real world.
-pub(crate) async fn held_still<T>(work: impl Future<Output = T>) -> T {
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    // A runtime whose clock is paused lets no time pass while somebody blocks.
-    let holder = tokio::task::spawn_blocking(move || held.recv().is_ok());
-    let done = work.await;
-    drop(release);
-    holder.await.expect("a thread that waits");
-    done
-}
-
 impl Plan {
     /// One control plane, and nothing yet beside it. Call it inside [`simulate`].
     pub(crate) fn new(transport: Transport, seed: u64) -> Self {
@@ -189,8 +178,7 @@ impl Plan {
 
     /// Builds it, runs it, and waits until every sidecar is ready.
     pub(crate) async fn start(self) -> World {
-        let building = self.build();
-        let (world, documents) = held_still(building).await;
+        let (world, documents) = self.build().await;
         drop(documents);
         let waiting = timeout(PATIENCE, async {
             while !world.sidecars.iter().all(|sidecar| sidecar.vitals.is_ready()) {

@@ -71,7 +71,6 @@ struct Net {
 struct Arrived {
     pipe: Pipe,
     source: SocketAddr,
-    number: u64,
 }
 
 impl Default for Memory {
@@ -228,7 +227,7 @@ impl Memory {
         net.note(&format!("link {number} to {named}"));
         drop(net);
         // A full backlog refuses, as a kernel may.
-        let arrived = Arrived { pipe: far, source, number };
+        let arrived = Arrived { pipe: far, source };
         listener.try_send(arrived).map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
         Ok(near)
     }
@@ -320,10 +319,8 @@ impl Accept for Listener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async move {
             let local = self.address;
-            let Arrived { pipe, source, number } = self.next().await;
-            // Any number that is no descriptor of this process.
-            let id = i32::try_from(number % 1_000_000).unwrap_or_default() + 1_000_000;
-            Ok(Accepted { wire: Box::new(pipe), source, local, id })
+            let Arrived { pipe, source } = self.next().await;
+            Ok(Accepted { wire: Box::new(pipe), source, local })
         })
     }
 

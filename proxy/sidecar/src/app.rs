@@ -20,11 +20,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::Admin;
 use crate::fleet::probe::{self, Prober};
 use crate::fleet::{names, resolver};
-use crate::http::{Hooks, Shared};
+use crate::http::Shared;
 use crate::identity::{self, Identity};
 use crate::lifecycle::{self, Drained, Readiness};
 use crate::listen::conn::Direction;
-use crate::listen::{self, Engine, Listener};
+use crate::listen::{self, Listener};
 use crate::live::Live;
 use crate::log::Log;
 use crate::network::{Accept, Network};
@@ -35,7 +35,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::dial::{Dial, Tcp};
 use crate::upstream::place::Place;
 use crate::upstream::pool::Pool;
-use crate::upstream::seam::Mesh;
+use crate::upstream::session::Means;
 use crate::upstream::upload::BodyBudget;
 use crate::vitals::Vitals;
 
@@ -68,7 +68,6 @@ pub struct App {
     shared: Arc<Shared>,
     identity: Arc<Identity>,
     sync: Sync,
-    engine: Engine,
     pool: Arc<Pool>,
     over: watch::Sender<bool>,
     sockets: Sockets,
@@ -109,32 +108,19 @@ impl App {
         let (workload, limits) = (settings.workload.clone(), settings.limits.clone());
         let settings = Settings::new(settings);
         let sync = Sync::new(&settings, &live, &telemetry);
+        let dial: Arc<dyn Dial> = Arc::clone(&network) as _;
+        let pool = Arc::new(Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?);
+        let (over, ends) = watch::channel(false);
+        let means = Means { pool: Arc::clone(&pool), telemetry: Arc::clone(&telemetry), over: ends };
         let shared = Arc::new(Shared {
             body_budget: BodyBudget::new(limits.body_held_bytes_total_max),
             workload,
             settings: Arc::clone(&settings),
             live,
-            telemetry: Arc::clone(&telemetry),
+            telemetry,
+            means: Arc::new(means),
         });
-        let dial: Arc<dyn Dial> = Arc::clone(&network) as _;
-        let pool = Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?;
-        let pool = Arc::new(pool);
-        let (over, ends) = watch::channel(false);
-        let mesh = Mesh { pool: Arc::clone(&pool), telemetry, over: ends };
-        let engine = Engine::new(Hooks(Arc::clone(&shared)), mesh, connections.clone()).await?;
-        Ok(Self {
-            settings,
-            network,
-            shared,
-            identity,
-            sync,
-            engine,
-            pool,
-            over,
-            sockets,
-            connections,
-            background,
-        })
+        Ok(Self { settings, network, shared, identity, sync, pool, over, sockets, connections, background })
     }
 
     /// Where the workload's requests are taken, if they are.
@@ -220,9 +206,7 @@ impl App {
         let serve = |direction, tls: Option<TlsAcceptor>| Listener {
             direction,
             tls,
-            settings: Arc::clone(&self.settings),
-            engine: self.engine.clone(),
-            telemetry: Arc::clone(&self.shared.telemetry),
+            shared: Arc::clone(&self.shared),
             tasks: self.connections.clone(),
         };
         if let Some(socket) = self.sockets.outbound {
@@ -238,7 +222,7 @@ impl App {
         let deadline = self.settings.load().drain_deadline;
         tracing::info!(?deadline, "draining: no new work, streams finish");
         stopping.send_replace(true);
-        let drained = lifecycle::drain(&self.engine, &self.connections, deadline, &self.over).await;
+        let drained = lifecycle::drain(&self.connections, deadline, &self.over).await;
         ending.send_replace(true);
         self.background.cut();
         self.shared.telemetry.close();

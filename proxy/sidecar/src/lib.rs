@@ -1,4 +1,4 @@
-//! The Penstock sidecar: sockets, clocks, TLS and pingora around the pure packages.
+//! The Penstock sidecar: sockets, clocks, TLS and HTTP around the pure packages.
 
 pub mod admin;
 pub mod app;

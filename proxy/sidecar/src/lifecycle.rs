@@ -8,7 +8,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::identity::Identity;
-use crate::listen::Engine;
 use crate::live::Live;
 use crate::settings::Settings;
 use crate::sync::Sync;
@@ -81,13 +80,7 @@ const LAST_WORD_MAX: Duration = Duration::from_secs(1);
 
 /// No new work, streams finish. At the deadline `over` ends what still runs with an error that its caller can read; whoever does not even
 /// take that is cut.
-pub async fn drain(
-    engine: &Engine,
-    connections: &Tasks,
-    deadline: Duration,
-    over: &watch::Sender<bool>,
-) -> Drained {
-    engine.end_idle().await;
+pub async fn drain(connections: &Tasks, deadline: Duration, over: &watch::Sender<bool>) -> Drained {
     if tokio::time::timeout(deadline, connections.all_ended()).await.is_ok() {
         return Drained::All;
     }

@@ -1,18 +1,19 @@
-//! From a listening socket to a decrypted, recognised stream in pingora's hands.
+//! From a listening socket to requests.
 //!
 //! ```text
-//! accept ─► connections_max? ─► first bytes ─► TLS (inbound) ─► HTTP/2 or HTTP/1.1 ─► pingora
+//! accept ─► connections_max? ─► first bytes ─► TLS (inbound) ─► HTTP/2 or HTTP/1.1 ─► a caller for each request
 //! ```
 //!
 //! The outbound listener takes plaintext HTTP/1.1 and HTTP/2 from the workload; the inbound one takes mutual TLS with HTTP/2 alone.
 
+pub mod caller;
 pub mod conn;
 mod detect;
-mod engine;
 mod gated;
+mod http1;
 mod http2;
 pub mod line;
-pub mod stream;
+mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,6 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use penstock_model::spiffe::SpiffeId;
-use pingora_core::protocols::tls::{ALPN, SslDigest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
@@ -30,17 +30,16 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-pub use self::engine::Engine;
-
-use self::conn::{Arrival, Conn, Direction, HeadWatch, Origin};
+use self::conn::{Arrival, Conn, Direction, HeadWatch};
 use self::detect::{First, detect};
 use self::gated::Gated;
+use crate::http::Shared;
 use crate::identity::verify::{Refusal, Trust};
 use crate::identity::{self, Identity};
 use crate::network::{Accept, Accepted, Network};
-use crate::settings::Settings;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::turn::OncePerTurn;
 use crate::upstream::dial::{self, Wire};
 
 /// Pause after an accept that failed for want of descriptors, so that it does not spin.
@@ -52,13 +51,9 @@ pub struct Listener {
     pub direction: Direction,
     /// Mutual TLS, for the inbound direction.
     pub tls: Option<TlsAcceptor>,
-    /// Bounds.
-    pub settings: Arc<Settings>,
-    /// pingora.
-    pub engine: Engine,
-    /// Where connections are told.
-    pub telemetry: Arc<Telemetry>,
-    /// Owner of the connections.
+    /// What all requests share.
+    pub shared: Arc<Shared>,
+    /// Owner of the connections, and of the streams of those that are HTTP/2.
     pub tasks: Tasks,
 }
 
@@ -126,21 +121,21 @@ impl Listener {
     }
 
     fn admit(&self, count: &Arc<AtomicUsize>) -> Option<Open> {
-        let connections_max = self.settings.load().limits.connections_max;
+        let connections_max = self.shared.settings.load().limits.connections_max;
         let fits = |open: usize| (open < connections_max).then_some(open + 1);
         count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         let direction = self.direction.as_str();
-        self.telemetry.metrics.connections.with_label_values(&[direction]).inc();
-        Some(Open { count: Arc::clone(count), telemetry: Arc::clone(&self.telemetry), direction })
+        self.shared.telemetry.metrics.connections.with_label_values(&[direction]).inc();
+        Some(Open { count: Arc::clone(count), telemetry: Arc::clone(&self.shared.telemetry), direction })
     }
 
     fn refused(&self, reason: &str) {
         let labels = [self.direction.as_str(), reason];
-        self.telemetry.metrics.connections_refused.with_label_values(&labels).inc();
+        self.shared.telemetry.metrics.connections_refused.with_label_values(&labels).inc();
     }
 
     async fn serve(&self, accepted: Accepted, stop: watch::Receiver<bool>) {
-        let Accepted { wire: stream, source, local, id } = accepted;
+        let Accepted { wire: stream, source, local } = accepted;
         match self.tls.clone() {
             Some(tls) => {
                 let Some(handshake) = self.in_time(tls.accept(dial::read_ahead(stream)), stop.clone()).await
@@ -150,10 +145,8 @@ impl Listener {
                 match handshake {
                     Ok(Ok(stream)) => match self.peer_of(&stream) {
                         Ok(peer) => {
-                            let digest = tls_digest(stream.get_ref().1);
                             let arrival = self.arrival(source, local, Some(peer));
-                            self.hand_over(stream, Bytes::new(), ALPN::H2, (arrival, Some(digest), id), stop)
-                                .await;
+                            self.serve_http2(stream, Bytes::new(), arrival, stop).await;
                         }
                         Err(refusal) => self.refuse_peer(source, &refusal),
                     },
@@ -161,33 +154,29 @@ impl Listener {
                     Err(_) => self.refused("handshake_timeout"),
                 }
             }
-            None => self.serve_plaintext(stream, (source, local, id), stop).await,
+            None => self.serve_plaintext(stream, (source, local), stop).await,
         }
     }
 
     async fn serve_plaintext(
         &self,
         mut stream: Box<dyn Wire>,
-        (source, local, id): (SocketAddr, SocketAddr, i32),
+        (source, local): (SocketAddr, SocketAddr),
         stop: watch::Receiver<bool>,
     ) {
         let Some(first) = self.in_time(read_first(&mut stream), stop.clone()).await else { return };
-        let (bytes, protocol) = match first {
-            Ok(Ok((bytes, First::Http2))) => (bytes, ALPN::H2),
-            Ok(Ok((bytes, First::Http1))) => (bytes, ALPN::H1),
-            Ok(Ok((_, First::Tls))) => return self.refused("tls_on_plaintext"),
-            Ok(Ok((bytes, First::More | First::Unknown))) => {
-                // A connection that was opened and closed is a probe, not an attack.
-                if !bytes.is_empty() {
-                    self.refused("unknown_protocol");
-                }
-                return;
-            }
-            Ok(Err(_)) => return,
-            Err(_) => return self.refused("first_bytes_timeout"),
-        };
         let arrival = self.arrival(source, local, None);
-        self.hand_over(stream, bytes, protocol, (arrival, None, id), stop).await;
+        match first {
+            Ok(Ok((bytes, First::Http2))) => self.serve_http2(stream, bytes, arrival, stop).await,
+            Ok(Ok((bytes, First::Http1))) => self.serve_http1(stream, bytes, arrival, stop).await,
+            Ok(Ok((_, First::Tls))) => self.refused("tls_on_plaintext"),
+            // A connection that was opened and closed is a probe, not an attack.
+            Ok(Ok((bytes, First::More | First::Unknown))) if !bytes.is_empty() => {
+                self.refused("unknown_protocol");
+            }
+            Ok(Ok(_) | Err(_)) => {}
+            Err(_) => self.refused("first_bytes_timeout"),
+        }
     }
 
     /// Bounds what comes before the first request: by time, and by the stop signal, which such a connection must not hold up.
@@ -196,7 +185,7 @@ impl Listener {
         work: impl Future<Output = T>,
         mut stop: watch::Receiver<bool>,
     ) -> Option<Result<T, Elapsed>> {
-        let time = self.settings.load().limits.header_read_timeout;
+        let time = self.shared.settings.load().limits.header_read_timeout;
         tokio::select! {
             biased;
             done = timeout(time, work) => Some(done),
@@ -204,57 +193,58 @@ impl Listener {
         }
     }
 
-    async fn hand_over<S>(
+    async fn serve_http2<S>(
         &self,
         stream: S,
         put_back: Bytes,
-        protocol: ALPN,
-        (arrival, tls, id): (Arrival, Option<SslDigest>, i32),
+        arrival: Arc<Arrival>,
         stop: watch::Receiver<bool>,
     ) where
-        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let arrival = Arc::new(arrival);
-        if protocol == ALPN::H2 {
-            let origin = Origin { put_back, protocol, arrival, tls, id };
-            if let Ok(conn) = Conn::new(dial::gathered(stream), origin) {
-                // On its own, so that an open connection does not hold the room of its handshake; as below.
-                Box::pin(self.engine.serve(Box::new(conn), true, &stop)).await;
-            }
-            return;
-        }
-        let stream = Gated::new(stream, put_back, Arc::clone(&arrival), &self.settings.load().limits);
-        let origin = Origin { put_back: Bytes::new(), protocol, arrival: Arc::clone(&arrival), tls, id };
-        if let Ok(conn) = Conn::new(stream, origin) {
-            Box::pin(self.engine.serve(Box::new(conn), false, &stop)).await;
-        }
+        let conn = Conn::new(dial::gathered(stream), put_back, Arc::clone(&arrival));
+        let serving = http2::serve(&self.shared, conn, &arrival, &self.tasks, &stop);
+        OncePerTurn::new(serving).await;
+    }
+
+    async fn serve_http1(
+        &self,
+        stream: Box<dyn Wire>,
+        put_back: Bytes,
+        arrival: Arc<Arrival>,
+        stop: watch::Receiver<bool>,
+    ) {
+        let stream = Gated::new(stream, put_back, Arc::clone(&arrival), &self.shared.settings.load().limits);
+        let conn = Conn::new(stream, Bytes::new(), Arc::clone(&arrival)).reading_no_more_than_room();
+        // On its own, so that an open connection does not hold the room of its handshake.
+        Box::pin(http1::serve(&self.shared, Box::new(conn), &arrival, &stop)).await;
         if let Some(why) = arrival.head.refusal() {
-            self.telemetry.request_refused(self.direction.as_str(), why);
+            self.shared.telemetry.request_refused(self.direction.as_str(), why);
             tracing::info!(source = %arrival.source, reason = why.reason(), error = %why, "request refused");
         }
     }
 
-    fn arrival(&self, source: SocketAddr, local: SocketAddr, peer: Option<SpiffeId>) -> Arrival {
-        Arrival {
+    fn arrival(&self, source: SocketAddr, local: SocketAddr, peer: Option<SpiffeId>) -> Arc<Arrival> {
+        Arc::new(Arrival {
             direction: self.direction,
             source,
             local,
             peer,
             head: HeadWatch::default(),
             line: Arc::default(),
-        }
+        })
     }
 
     fn peer_of(&self, stream: &TlsStream<BufReader<Box<dyn Wire>>>) -> Result<SpiffeId, Refusal> {
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
         let peer = Trust::peer_of(leaf)?;
-        self.telemetry.tls_opened(self.direction.as_str(), session);
+        self.shared.telemetry.tls_opened(self.direction.as_str(), session);
         Ok(peer)
     }
 
     fn refuse_peer(&self, source: SocketAddr, refusal: &Refusal) {
-        self.telemetry.tls_refused(self.direction.as_str(), refusal);
+        self.shared.telemetry.tls_refused(self.direction.as_str(), refusal);
         tracing::warn!(%source, reason = refusal.reason(), error = %refusal, "peer refused");
     }
 
@@ -278,9 +268,4 @@ async fn read_first(stream: &mut Box<dyn Wire>) -> std::io::Result<(Bytes, First
             return Ok((bytes.freeze(), first));
         }
     }
-}
-
-fn tls_digest(session: &rustls::CommonState) -> SslDigest {
-    let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
-    SslDigest::new(cipher.unwrap_or("unknown"), "TLSv1.3", None, None, Vec::new())
 }

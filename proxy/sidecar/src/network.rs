@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
@@ -39,8 +38,6 @@ pub struct Accepted {
     pub source: SocketAddr,
     /// The address that was connected to.
     pub local: SocketAddr,
-    /// File descriptor, or any number.
-    pub id: i32,
 }
 
 impl Network for Tcp {
@@ -65,8 +62,7 @@ impl Accept for TcpListener {
                 let (stream, source) = Self::accept(self).await?;
                 // A peer that has gone already is no fault of the socket.
                 if let (Ok(local), Ok(())) = (stream.local_addr(), tune(&stream)) {
-                    let id = stream.as_raw_fd();
-                    return Ok(Accepted { wire: Box::new(stream), source, local, id });
+                    return Ok(Accepted { wire: Box::new(stream), source, local });
                 }
             }
         })

@@ -7,7 +7,6 @@ pub mod http1;
 pub mod origin;
 pub mod place;
 pub mod pool;
-pub mod seam;
 pub mod session;
 pub mod tunnel;
 pub mod upload;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::live::Live;
 use crate::seed;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
-use crate::upstream::attempt::{self, Failed, Head};
+use crate::upstream::attempt::{self, Failed, Head, Part};
 use crate::upstream::call::Call;
 use crate::upstream::place::{Carrier, Place};
 use crate::upstream::pool::{Pool, Terms};
@@ -134,11 +135,14 @@ impl Prober {
         let terms = Terms { connect_timeout: check.timeout, streams_max: u32::MAX };
         let call = Call::of_our_own();
         let (response, mut answer) = attempt::attempt(&self.pool, place, terms, &head, &call).await?;
-        let mut read = 0;
-        while let Some(chunk) = answer.chunk().await? {
-            read += chunk.len();
-            if read > ANSWER_BYTES_MAX {
-                break;
+        let (mut read, mut is_over) = (0, answer.is_over());
+        while !is_over && read <= ANSWER_BYTES_MAX {
+            match poll_fn(|context| answer.poll_part(context)).await? {
+                Part::Chunk { bytes, is_last } => {
+                    read += bytes.len();
+                    is_over = is_last;
+                }
+                Part::End(_) => is_over = true,
             }
         }
         answer.release(&self.pool, place, &call.upload);

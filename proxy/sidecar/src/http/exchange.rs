@@ -29,7 +29,7 @@ use crate::telemetry::access_log::Entry;
 use crate::upstream::call::{Failure, Target, Trail, Upgrade};
 use crate::upstream::upload::{Held, Upload};
 
-/// pingora's context of one request.
+/// What is known of one request.
 #[derive(Debug)]
 pub struct Exchange {
     /// What all requests share.
@@ -206,6 +206,25 @@ impl Exchange {
         match &self.asked {
             Some(asked) if asked.dialect == Dialect::Http => family(&asked.path),
             _ => self.dialect(),
+        }
+    }
+
+    /// Whether the caller's connection is still read for its body.
+    pub fn is_body_awaited(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| !upload.is_ended())
+    }
+
+    /// Hands a part of the body on.
+    pub fn upload_more(&self, bytes: Bytes) {
+        if let Some(upload) = &self.upload {
+            upload.push(bytes);
+        }
+    }
+
+    /// The body has ended.
+    pub fn upload_ends(&self) {
+        if let Some(upload) = &self.upload {
+            upload.finish(self.line.take_trailers());
         }
     }
 

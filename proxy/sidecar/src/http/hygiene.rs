@@ -9,10 +9,9 @@ mod chunks;
 pub(crate) mod gate;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, request};
 use penstock_dialect::detect::detect;
 use penstock_dialect::reply::{ErrorCode, Reply, ReplyBody};
-use pingora_http::RequestHeader;
 
 /// Why a message is refused. `Display` names the field and what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -157,7 +156,7 @@ pub(crate) fn head(head: &[u8]) -> Result<Body, Ambiguity> {
 ///
 /// # Errors
 /// When an application behind HTTP/1.1 could read it in another way.
-pub(crate) fn fields(head: &RequestHeader) -> Result<(), Ambiguity> {
+pub(crate) fn fields(head: &request::Parts) -> Result<(), Ambiguity> {
     let headers = &head.headers;
     if headers.keys().any(|name| is_look_alike(name.as_str().as_bytes())) {
         return Err(Ambiguity::LookAlike);
@@ -169,7 +168,7 @@ pub(crate) fn fields(head: &RequestHeader) -> Result<(), Ambiguity> {
         return Err(Ambiguity::Coding);
     }
     one_length(headers)?;
-    let target = head.raw_path();
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
     let has_form = match target {
         _ if head.method == Method::CONNECT => true,
         b"*" => head.method == Method::OPTIONS,
@@ -572,7 +571,7 @@ mod tests {
             for (name, value) in fields {
                 request = request.header(*name, *value);
             }
-            let head = RequestHeader::from(request.body(()).unwrap().into_parts().0);
+            let head = request.body(()).unwrap().into_parts().0;
             assert_eq!(super::fields(&head), expected, "{uri} {fields:?}");
         }
     }

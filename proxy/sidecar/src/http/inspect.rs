@@ -7,13 +7,11 @@ use penstock_dialect::reply::ErrorCode;
 use penstock_dialect::scan::{Head, Progress, Scanner};
 use penstock_model::names::{BackendId, ParentId};
 use penstock_model::snapshot::BodyOverflow;
-use pingora_error::{Error, Result};
-use pingora_proxy::Session;
-
 use tokio::time::timeout;
 
 use super::exchange::{Body, Exchange};
 use super::headers;
+use crate::listen::caller::{Caller, CallerError};
 use crate::listen::line::STALL_MAX;
 use crate::upstream::call::Failure;
 
@@ -56,19 +54,19 @@ pub(super) fn is_model_awaited(exchange: &Exchange) -> bool {
 /// # Errors
 /// When the client leaves or breaks the framing.
 pub(super) async fn hold_until_model_known(
-    session: &mut Session,
+    caller: &mut Caller,
     exchange: &mut Exchange,
     parent: &ParentId,
-) -> Result<Held> {
+) -> Result<Held, CallerError> {
     let policy = exchange.fleet.snapshot.policy_of(&BackendId(parent.name.clone()));
     let (bytes_max, overflow) = (policy.body_held_bytes_max, policy.body_overflow);
     loop {
-        let read = timeout(STALL_MAX, session.downstream_session.read_request_body()).await;
+        let read = timeout(STALL_MAX, caller.body()).await;
         let Ok(read) = read else {
             let message = "nothing of the request body came for 60 s while its model was looked for";
             return Ok(Held::Refused(Failure::new(ErrorCode::Deadline, message)));
         };
-        let Some(chunk) = read.map_err(Error::into_down)? else {
+        let Some(chunk) = read? else {
             exchange.is_held_whole = true;
             return Ok(finish(exchange));
         };
@@ -87,22 +85,23 @@ pub(super) async fn hold_until_model_known(
             return Ok(overflown(exchange, overflow, "total"));
         }
         if progress != Progress::Scanning {
-            exchange.is_held_whole = session.downstream_session.is_body_done();
+            exchange.is_held_whole = caller.is_body_done();
             return Ok(Held::Known);
         }
     }
 }
 
-/// Looks at a chunk that passes. True when the request must be broken off: a rule went by the model, and the body can be read in
-/// another way. Where no rule did, a body that is not what the path promises is the application's own business.
-pub(super) fn is_defective(exchange: &mut Exchange, chunk: &Bytes) -> bool {
+/// Looks at a chunk that passes. Where no rule went by the model, a body that is not what the path promises is the application's own
+/// business.
+///
+/// # Errors
+/// When the request must be broken off: a rule went by the model, and the body can be read in another way.
+pub(super) fn refuse_defect(exchange: &mut Exchange, chunk: &Bytes) -> Result<(), Failure> {
     let progress = scan(exchange, chunk);
-    let defective =
-        exchange.is_model_decisive && matches!(progress, Progress::Conflict | Progress::Malformed);
-    if defective && exchange.failure.is_none() {
-        exchange.failure = Some(defect(exchange));
+    if exchange.is_model_decisive && matches!(progress, Progress::Conflict | Progress::Malformed) {
+        return Err(defect(exchange));
     }
-    defective
+    Ok(())
 }
 
 fn scan(exchange: &mut Exchange, chunk: &[u8]) -> Progress {

@@ -1,64 +1,39 @@
-//! What the hooks do, in the order in which they do it.
+//! The steps of a request, in the order in which they are taken.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request, response};
 use penstock_dialect::detect::detect;
 use penstock_dialect::reply::ErrorCode;
 use penstock_model::names::BackendId;
 use penstock_policy::retry::Arrival as RetryArrival;
 use penstock_policy::rewrite;
-use pingora_error::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
 
 use super::exchange::{self, Asked, Chosen, Exchange};
 use super::headers::{self, BACKEND, REQUEST_ID, SDK_RETRIES, SWITCHED, TARGET, WIRE, WIRE_VERSION};
 use super::inspect::{self, Held};
-use super::{hygiene, refuse, reply, route};
+use super::{Stop, hygiene, reply, route};
 use crate::clock;
-use crate::listen::conn::{self, Direction};
-use crate::listen::line::STALL_MAX;
-use crate::listen::stream;
+use crate::listen::caller::Caller;
+use crate::listen::conn::Direction;
 use crate::live::Source;
 use crate::upstream::attempt::{Head, WEBSOCKET};
 use crate::upstream::call::{Call, Failure, Target, Upgrade};
-use crate::upstream::seam::Parcel;
 use crate::upstream::upload::{self, Upload};
 
-/// Idle time of a client's HTTP/1.1 connection; nginx's `keepalive_timeout`.
-const KEEPALIVE_S: u64 = 75;
-
-/// Longest silence of a client in the middle of its body. A little more than an endpoint has: a client that waits for room is not
-/// silent by its own fault.
-const BODY_SILENCE_MAX: Duration = STALL_MAX.saturating_add(Duration::from_secs(1));
-
-/// Limits that pingora wants anew with every request.
-pub(super) fn set_limits(session: &mut Session) {
-    if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(KEEPALIVE_S));
-    }
-    // Also lets the watch for a client that leaves tell an early second request from one.
-    session.set_pipelining_enabled(true);
-    session.set_read_timeout(Some(BODY_SILENCE_MAX));
-    session.set_write_timeout(Some(STALL_MAX));
-}
-
 /// Notes what was asked and opens the account.
-pub(super) fn open_account(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-    let arrival = conn::arrival(session)
-        .ok_or_else(|| Error::explain(ErrorType::InternalError, "the connection was not accepted by us"))?;
+pub(super) fn open_account(caller: &mut Caller, exchange: &mut Exchange) {
+    let arrival = Arc::clone(caller.arrival());
     arrival.head.head_is_read();
-    exchange.line = stream::line(session.req_header()).unwrap_or_else(|| Arc::clone(&arrival.line));
+    exchange.line = Arc::clone(caller.line());
     let direction = arrival.direction;
-    exchange.upgrade = upgrade(session);
-    let request = session.req_header_mut();
+    exchange.upgrade = upgrade(caller);
+    let request = caller.head();
     let authority = authority(request);
     let (host, port) = host_and_port(&authority);
     let path = request.uri.path().to_owned();
@@ -82,44 +57,32 @@ pub(super) fn open_account(session: &mut Session, exchange: &mut Exchange) -> Re
         arrival,
     };
     if direction == Direction::Outbound {
-        let request = session.req_header_mut();
-        for name in headers::ours(&request.headers) {
-            request.remove_header(&name);
+        for name in headers::ours(&caller.head().headers) {
+            caller.remove_field(&name);
         }
     }
     exchange.open(asked);
-    Ok(())
 }
 
 /// Refuses a head that is too long or can be read in two ways. Of HTTP/1.1 the gate below the parser has refused all that it could
 /// see; HTTP/2 is judged where its streams become requests.
-pub(super) fn refuse_ambiguity(session: &Session, exchange: &mut Exchange) -> Result<()> {
-    let Some(http1) = session.downstream_session.as_http1() else { return Ok(()) };
-    let head = http1.get_headers_raw_bytes();
+pub(super) fn refuse_ambiguity(caller: &Caller, exchange: &Exchange) -> Result<(), Stop> {
+    let Some(head) = caller.raw_head() else { return Ok(()) };
     let bytes_max = exchange.shared.settings.load().limits.header_bytes_max;
     if head.len() > usize::try_from(bytes_max).unwrap_or(usize::MAX) {
         let message =
             format!("the request head has {} bytes; `limits.headerBytesMax` is {bytes_max}", head.len());
-        return Err(refuse(exchange, Failure::new(ErrorCode::HeaderTooLarge, message)));
+        return Err(Stop::Refused(Failure::new(ErrorCode::HeaderTooLarge, message)));
     }
-    if let (Err(why), Some(asked)) = (hygiene::head(head.trim_ascii_start()), exchange.asked.clone()) {
-        asked.arrival.head.refuse(why);
-        return Err(refuse(exchange, Failure::new(ErrorCode::BadRequest, why.to_string())));
-    }
-    Ok(())
-}
-
-/// A body that the gate below the parser has broken off comes as an unreadable stream; the caller is told why.
-pub(super) fn note_broken_body(exchange: &mut Exchange) {
-    let why = exchange.asked.as_ref().and_then(|asked| asked.arrival.head.broken_by());
-    if let (None, Some(why)) = (&exchange.failure, why) {
-        exchange.failure = Some(Failure::new(ErrorCode::BadRequest, why.to_string()));
-    }
+    hygiene::head(head.trim_ascii_start()).map(drop).map_err(|why| {
+        caller.arrival().head.refuse(why);
+        Stop::Refused(Failure::new(ErrorCode::BadRequest, why.to_string()))
+    })
 }
 
 /// Inbound: which application, by the target that the other sidecar names.
-pub(super) fn choose_application(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-    let fields = &session.req_header().headers;
+pub(super) fn choose_application(caller: &Caller, exchange: &mut Exchange) -> Result<(), Stop> {
+    let fields = &caller.head().headers;
     let named = headers::text(fields, &TARGET).and_then(|text| text.parse::<SocketAddr>().ok());
     let settings = exchange.shared.settings.load();
     let found = settings
@@ -133,7 +96,7 @@ pub(super) fn choose_application(session: &mut Session, exchange: &mut Exchange)
             Some(target) => format!("this sidecar serves no application at `{}`", target.escape_debug()),
             None => "the request names no application in `x-penstock-target`".to_owned(),
         };
-        return Err(refuse(exchange, Failure::new(ErrorCode::Misdirected, message)));
+        return Err(Stop::Refused(Failure::new(ErrorCode::Misdirected, message)));
     };
     let backend = exchange.asked.as_ref().and_then(|asked| asked.backend.clone());
     let target = Target::Application(application);
@@ -143,48 +106,34 @@ pub(super) fn choose_application(session: &mut Session, exchange: &mut Exchange)
 }
 
 /// Outbound: parent, then the model if a rule asks for it, then the rule.
-pub(super) async fn choose_backend(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+pub(super) async fn choose_backend(caller: &mut Caller, exchange: &mut Exchange) -> Result<(), Stop> {
     if exchange.shared.live.source() == Source::None {
         let message = "this sidecar has received no configuration yet; see its /ready page";
-        return Err(refuse(exchange, Failure::new(ErrorCode::NoBackend, message)));
+        return Err(Stop::Refused(Failure::new(ErrorCode::NoBackend, message)));
     }
     let Some(asked) = exchange.asked.clone() else { return Ok(()) };
-    match choose(session, exchange, &asked).await? {
-        Ok(chosen) => {
-            if let Target::Backend(state) = &chosen.target {
-                state.retries().lock().arrived(arrival_of(&session.req_header().headers), clock::now());
-            }
-            exchange.chosen = Some(chosen);
-            Ok(())
-        }
-        Err(failure) => Err(refuse(exchange, failure)),
-    }
-}
-
-async fn choose(
-    session: &mut Session,
-    exchange: &mut Exchange,
-    asked: &Asked,
-) -> Result<Result<Chosen, Failure>> {
-    let parent = match route::parent(exchange, asked) {
-        Ok(parent) => parent,
-        Err(none) => return Ok(Err(none)),
-    };
-    let fields = &session.req_header().headers;
+    let parent = route::parent(exchange, &asked).map_err(Stop::Refused)?;
+    let fields = &caller.head().headers;
     inspect::begin(exchange, fields);
-    if inspect::is_model_awaited(exchange) && route::needs_model(exchange, asked, &parent, fields) {
+    if inspect::is_model_awaited(exchange) && route::needs_model(exchange, &asked, &parent, fields) {
         exchange.is_model_decisive = true;
-        invite_body(session).await?;
-        match inspect::hold_until_model_known(session, exchange, &parent).await? {
+        invite_body(caller).await?;
+        match inspect::hold_until_model_known(caller, exchange, &parent).await? {
             Held::Known | Held::Unknown => {}
-            Held::Refused(failure) => return Ok(Err(failure)),
+            Held::Refused(failure) => return Err(Stop::Refused(failure)),
         }
     }
-    Ok(route::choose(exchange, asked, parent, &session.req_header().headers))
+    let fields = &caller.head().headers;
+    let chosen = route::choose(exchange, &asked, parent, fields).map_err(Stop::Refused)?;
+    if let Target::Backend(state) = &chosen.target {
+        state.retries().lock().arrived(arrival_of(fields), clock::now());
+    }
+    exchange.chosen = Some(chosen);
+    Ok(())
 }
 
 /// Answers with the rule's redirect, if it has one.
-pub(super) async fn redirect(session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+pub(super) async fn redirect(caller: &mut Caller, exchange: &mut Exchange) -> Result<bool, Stop> {
     let matched = exchange.chosen.as_ref().and_then(|chosen| chosen.rule.clone());
     let (Some(matched), Some(asked)) = (matched, &exchange.asked) else { return Ok(false) };
     let Some(redirect) = rewrite::redirect(matched.rule()) else { return Ok(false) };
@@ -196,38 +145,32 @@ pub(super) async fn redirect(session: &mut Session, exchange: &mut Exchange) -> 
         query: asked.query.as_deref(),
     };
     let location = rewrite::location(redirect, &from, matched.prefix_len());
-    reply::redirect(session, exchange, redirect.status, &location).await?;
+    reply::redirect(caller, exchange, redirect.status, &location).await?;
     Ok(true)
 }
 
 /// A client that waits to be asked for its body is asked, because its model is looked for. Otherwise that is left to the application.
-async fn invite_body(session: &mut Session) -> Result<()> {
-    let request = session.req_header();
-    let expects = headers::text(&request.headers, &EXPECT)
+async fn invite_body(caller: &mut Caller) -> Result<(), Stop> {
+    let expects = headers::text(&caller.head().headers, &EXPECT)
         .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
-    if expects && request.version != Version::HTTP_10 {
-        session.req_header_mut().remove_header(&EXPECT);
-        session.set_close_on_response_before_downstream_finish(false);
-        session.downstream_session.write_continue_response().await?;
-        session.set_close_on_response_before_downstream_finish(true);
+    if expects {
+        caller.remove_field(&EXPECT);
+        caller.invite_body().await?;
     }
     Ok(())
 }
 
-/// Packs what the session needs into the request that pingora hands to it.
-pub(super) fn pack(
-    session: &mut Session,
-    request: &mut RequestHeader,
-    exchange: &mut Exchange,
-) -> Result<()> {
+/// Makes the request that is sent on: what it is, and its body as far as it is there.
+pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call, Head), Stop> {
     let (Some(asked), Some(chosen)) = (&exchange.asked, &exchange.chosen) else {
-        return Error::e_explain(ErrorType::InternalError, "the request was not routed");
+        return Err(Stop::Refused(Failure::new(ErrorCode::Internal, "the request was not routed")));
     };
-    let head = head(request, asked, chosen)?;
+    let is_body_done = caller.is_body_done();
+    let head = head(caller, asked, chosen).map_err(Stop::Refused)?;
     let rule = chosen.rule.as_ref().map(|matched| matched.rule());
     let deadline = rule.and_then(|rule| rule.timeout_request).filter(|span| !span.is_zero());
     let attempt_timeout = rule.and_then(|rule| rule.timeout_backend_request).filter(|span| !span.is_zero());
-    let is_whole = exchange.upgrade.is_none() && (exchange.is_held_whole || session.is_body_done());
+    let is_whole = exchange.upgrade.is_none() && (exchange.is_held_whole || is_body_done);
     let held = std::mem::replace(&mut exchange.held_memory, upload::Held::none(&exchange.shared.body_budget));
     let chunks = std::mem::take(&mut exchange.held);
     let upload = if is_whole {
@@ -242,18 +185,17 @@ pub(super) fn pack(
         upload,
         line: Arc::clone(&exchange.line),
         trail: Arc::clone(&exchange.trail),
-        interim: Arc::default(),
         upgrade: exchange.upgrade,
         error_dialect: exchange.error_dialect(),
         deadline: deadline.map(|span| exchange.started + span),
         attempt_timeout,
     };
-    request.extensions_mut().insert(Parcel::new(call, head));
-    Ok(())
+    Ok((call, head))
 }
 
-fn head(request: &RequestHeader, asked: &Asked, chosen: &Chosen) -> Result<Head> {
-    let mut fields = request.headers.clone();
+fn head(caller: &mut Caller, asked: &Asked, chosen: &Chosen) -> Result<Head, Failure> {
+    let mut fields = caller.take_fields();
+    let request = caller.head();
     headers::clean_request(&mut fields);
     headers::insert_text(&mut fields, REQUEST_ID, &asked.request_id);
     let mut authority =
@@ -273,9 +215,8 @@ fn head(request: &RequestHeader, asked: &Asked, chosen: &Chosen) -> Result<Head>
             }
         }
     }
-    let target = target.ok_or_else(|| {
-        Error::explain(ErrorType::InvalidHTTPHeader, "the request has no path that can be sent on")
-    })?;
+    let target = target
+        .ok_or_else(|| Failure::new(ErrorCode::BadRequest, "the request has no path that can be sent on"))?;
     Ok(Head { method: request.method.clone(), target, authority, headers: fields })
 }
 
@@ -283,28 +224,16 @@ fn head(request: &RequestHeader, asked: &Asked, chosen: &Chosen) -> Result<Head>
 ///
 /// # Errors
 /// When the request must be broken off.
-pub(super) fn body_passes(chunk: Option<&Bytes>, exchange: &mut Exchange) -> Result<()> {
-    let Some(bytes) = chunk else { return Ok(()) };
+pub(super) fn body_passes(bytes: &Bytes, exchange: &mut Exchange) -> Result<(), Stop> {
     exchange.request_bytes += bytes.len() as u64;
-    if inspect::is_defective(exchange, bytes) {
-        return Err(break_off(exchange));
-    }
-    Ok(())
-}
-
-/// Tears down what has been sent of the request. An error stops pingora from reading more of it.
-fn break_off(exchange: &Exchange) -> Box<Error> {
-    if let Some(upload) = &exchange.upload {
-        upload.abort();
-    }
-    Error::explain(ErrorType::InternalError, "the request was broken off")
+    inspect::refuse_defect(exchange, bytes).map_err(Stop::Refused)
 }
 
 /// What the request asks the connection to become. Other protocols than WebSocket are not offered: their `upgrade` field is taken off,
 /// and the request is an ordinary one (RFC 9110 section 7.8); so is one with a body, which would come before the 101.
-fn upgrade(session: &Session) -> Option<Upgrade> {
-    let head = session.req_header();
-    if stream::asks_for_websocket(head) {
+fn upgrade(caller: &Caller) -> Option<Upgrade> {
+    let head = caller.head();
+    if caller.asks_for_tunnel() {
         return Some(Upgrade::Http2);
     }
     let names_it = |name: &http::HeaderName, wanted: &str| {
@@ -322,38 +251,25 @@ fn upgrade(session: &Session) -> Option<Upgrade> {
 }
 
 /// The connection goes on in WebSocket, in the words of the caller's protocol.
-fn switch(session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+fn switch(caller: &mut Caller, head: &mut response::Parts, exchange: &mut Exchange) {
     exchange.is_switched = true;
+    caller.switch();
     if exchange.upgrade == Some(Upgrade::Http1) {
-        // The tunnel has its own limit; the two ways end one by one.
-        session.set_read_timeout(None);
-        session.set_abort_on_close(false);
-        response.insert_header(UPGRADE, WEBSOCKET)?;
-        return response.insert_header(CONNECTION, "upgrade");
+        head.headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        return;
     }
-    response.set_status(200)?;
+    head.status = StatusCode::OK;
     match exchange.direction() {
-        Direction::Inbound => response.insert_header(SWITCHED, "1"),
-        Direction::Outbound => {
-            response.remove_header(&SEC_WEBSOCKET_ACCEPT);
-            Ok(())
-        }
-    }
+        Direction::Inbound => head.headers.insert(SWITCHED, HeaderValue::from_static("1")),
+        Direction::Outbound => head.headers.remove(SEC_WEBSOCKET_ACCEPT),
+    };
 }
 
-/// The head of the answer passes.
-pub(super) fn answer_passes(
-    session: &mut Session,
-    response: &mut ResponseHeader,
-    exchange: &mut Exchange,
-) -> Result<()> {
-    let status = response.status;
-    // An interim answer in the middle of an upload does not cost the connection.
-    session.set_close_on_response_before_downstream_finish(!status.is_informational());
-    // Taken out to be changed in place. Nothing is lost: a head of ours has no spellings beside its fields.
-    let taken = std::mem::replace(response, ResponseHeader::build_no_case(status, Some(0))?);
-    let mut parts = http::response::Parts::from(taken);
-    let fields = &mut parts.headers;
+/// The head of an answer passes.
+pub(super) fn answer_passes(caller: &mut Caller, head: &mut response::Parts, exchange: &mut Exchange) {
+    let status = head.status;
+    let fields = &mut head.headers;
     headers::clean_response(status, fields);
     if let Some(chosen) = &exchange.chosen
         && let Some(matched) = &chosen.rule
@@ -361,8 +277,10 @@ pub(super) fn answer_passes(
         let split = chosen.split_index.and_then(|index| matched.rule().backends.get(index));
         headers::edit(fields, rewrite::response_edits(matched.rule(), split));
     }
+    let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
+    let is_final = !status.is_informational() || is_switched;
     if let Some(asked) = &exchange.asked
-        && (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
+        && is_final
         && !fields.contains_key(REQUEST_ID)
     {
         headers::insert_text(fields, REQUEST_ID, &asked.request_id);
@@ -370,15 +288,15 @@ pub(super) fn answer_passes(
     if exchange.direction() == Direction::Inbound {
         fields.insert(WIRE, WIRE_VERSION);
     }
-    let is_switched = status == StatusCode::SWITCHING_PROTOCOLS;
-    if !status.is_informational() || is_switched {
+    if is_final {
         exchange.answer_began(status.as_u16(), fields);
     }
-    *response = ResponseHeader::from(parts);
-    if is_switched { switch(session, response, exchange) } else { Ok(()) }
+    if is_switched {
+        switch(caller, head, exchange);
+    }
 }
 
-fn authority(request: &RequestHeader) -> String {
+fn authority(request: &request::Parts) -> String {
     let from_uri = request.uri.authority().map(ToString::to_string);
     let from_host = || headers::text(&request.headers, &HOST).map(ToOwned::to_owned);
     from_uri.or_else(from_host).unwrap_or_default()

@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, response};
 use penstock_dialect::Dialect;
 use penstock_dialect::reply::{ErrorCode, Reply};
-use pingora_core::protocols::http::HttpTask;
-use pingora_error::{ErrorType, Result};
-use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-use super::headers::{ERROR, REQUEST_ID, UNPROCESSED, WIRE, WIRE_VERSION};
+use super::headers::{self, ERROR, REQUEST_ID, UNPROCESSED, WIRE, WIRE_VERSION};
+use super::{Connection, Stop};
+use crate::listen::caller::{Caller, CallerError};
 use crate::listen::conn::Direction;
 use crate::upstream::call::Failure;
 
@@ -22,73 +20,57 @@ const DRAIN_TIME_MAX: Duration = Duration::from_millis(200);
 /// When a refused caller should come again; the queue's drain rate is not known here.
 const RETRY_AFTER_S: u32 = 1;
 
-/// Whether the connection can take another request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Connection {
-    /// It can.
-    Kept,
-    /// It cannot: part of the request is unread, or the framing is in doubt.
-    Closed,
-}
-
 /// Answers with an error.
 ///
 /// # Errors
 /// When the client is gone.
 pub(super) async fn send(
-    session: &mut Session,
+    caller: &mut Caller,
     exchange: &mut Exchange,
     failure: &Failure,
-) -> Result<Connection> {
+) -> Result<Connection, CallerError> {
     let is_grpc = exchange.asked.as_ref().is_some_and(|asked| asked.is_grpc);
-    let is_head = session.req_header().method == http::Method::HEAD;
+    let is_head = caller.head().method == Method::HEAD;
     let dialect = exchange.error_dialect();
     let body = Reply::new(failure.code, failure.message.as_str()).body(dialect);
-    let mut header = ResponseHeader::build(if is_grpc { 200 } else { failure.code.status() }, Some(8))?;
-    header.insert_header(ERROR, failure.code.as_str())?;
+    let status = if is_grpc { 200 } else { failure.code.status() };
+    let mut head = head(status);
+    let fields = &mut head.headers;
+    fields.insert(ERROR, HeaderValue::from_static(failure.code.as_str()));
     if let Some(asked) = &exchange.asked {
-        header.insert_header(REQUEST_ID, asked.request_id.as_str())?;
+        headers::insert_text(fields, REQUEST_ID, &asked.request_id);
         if dialect == Dialect::AnthropicMessages {
             // Where its clients look for it.
-            header.insert_header("request-id", asked.request_id.as_str())?;
+            headers::insert_text(fields, HeaderName::from_static("request-id"), &asked.request_id);
         }
-    }
-    if exchange.direction() == Direction::Inbound && nothing_was_processed(exchange, failure.code) {
-        header.insert_header(UNPROCESSED, "1")?;
     }
     if exchange.direction() == Direction::Inbound {
-        header.insert_header(WIRE, WIRE_VERSION)?;
+        if nothing_was_processed(exchange, failure.code) {
+            fields.insert(UNPROCESSED, HeaderValue::from_static("1"));
+        }
+        fields.insert(WIRE, WIRE_VERSION);
     }
     if matches!(failure.code, ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::Draining) {
-        header.insert_header(RETRY_AFTER, RETRY_AFTER_S)?;
+        fields.insert(RETRY_AFTER, RETRY_AFTER_S.into());
         let pushback = if is_grpc { "grpc-retry-pushback-ms" } else { "retry-after-ms" };
-        header.insert_header(pushback, RETRY_AFTER_S * 1_000)?;
+        fields.insert(pushback, (RETRY_AFTER_S * 1_000).into());
     }
-    // Once a request was handed to an endpoint, pingora closes the connection after a failure.
-    let connection = match exchange.upload {
-        Some(_) => Connection::Closed,
-        None => ready_for_another(session).await,
-    };
-    if connection == Connection::Closed {
-        session.set_keepalive(None);
-    }
+    let connection = ready_for_another(caller).await;
     if is_grpc {
-        header.insert_header(CONTENT_TYPE, "application/grpc")?;
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         for (name, value) in grpc_status(failure) {
-            header.insert_header(name, value)?;
+            fields.insert(name, value);
         }
-        exchange.answer_began(200, &header.headers);
-        // With the end in the same frame: gRPC's own library takes no empty frame of data after a status.
-        let whole = vec![HttpTask::Header(Box::new(header), true)];
-        session.downstream_session.response_duplex_vec(whole).await?;
-        return Ok(connection);
+    } else {
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static(body.content_type));
+        fields.insert(CONTENT_LENGTH, body.bytes.len().into());
     }
-    header.insert_header(CONTENT_TYPE, body.content_type)?;
-    header.insert_header(CONTENT_LENGTH, body.bytes.len())?;
-    exchange.answer_began(failure.code.status(), &header.headers);
-    session.write_response_header(Box::new(header), is_head).await?;
-    if !is_head {
-        session.write_response_body(Some(Bytes::from(body.bytes)), true).await?;
+    exchange.answer_began(status, fields);
+    // A gRPC answer ends with its head: its own library takes no empty frame of data after a status.
+    let ends = is_head || is_grpc;
+    caller.send_head(head, ends).await?;
+    if !ends {
+        caller.send(Bytes::from(body.bytes), true).await?;
     }
     Ok(connection)
 }
@@ -98,53 +80,47 @@ pub(super) async fn send(
 /// # Errors
 /// When the client is gone.
 pub(super) async fn redirect(
-    session: &mut Session,
+    caller: &mut Caller,
     exchange: &mut Exchange,
     status: u16,
     location: &str,
-) -> Result<()> {
-    let mut header = ResponseHeader::build(status, Some(4))?;
-    header.insert_header(LOCATION, location)?;
-    header.insert_header(CONTENT_LENGTH, 0)?;
+) -> Result<(), CallerError> {
+    let mut head = head(status);
+    headers::insert_text(&mut head.headers, LOCATION, location);
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     if let Some(asked) = &exchange.asked {
-        header.insert_header(REQUEST_ID, asked.request_id.as_str())?;
+        headers::insert_text(&mut head.headers, REQUEST_ID, &asked.request_id);
     }
-    if ready_for_another(session).await == Connection::Closed {
-        session.set_keepalive(None);
-    }
-    exchange.answer_began(status, &header.headers);
-    session.write_response_header(Box::new(header), true).await
+    ready_for_another(caller).await;
+    exchange.answer_began(status, &head.headers);
+    caller.send_head(head, true).await
 }
 
-/// The failure that an error of pingora stands for, and whether anybody is there to be told.
-pub(super) fn failure_of(exchange: &Exchange, error: &pingora_error::Error) -> Option<Failure> {
-    if let Some(failure) = exchange.failure.clone().or_else(|| exchange.trail.read().failure) {
-        return Some(failure);
-    }
-    let explained = |code| {
-        let context = error.context.as_ref().map(|context| context.as_str().to_owned());
-        Some(Failure::new(code, context.unwrap_or_else(|| error.etype().as_str().to_owned())))
+fn head(status: u16) -> response::Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    head
+}
+
+/// What the caller is to be told, if anybody is there to be told.
+pub(super) fn failure_of(exchange: &mut Exchange, stop: Stop) -> Option<Failure> {
+    let failure = match stop {
+        Stop::Endpoint(failure) => return Some(failure),
+        Stop::Refused(failure) => failure,
+        Stop::Caller(CallerError::Malformed(message)) => Failure::new(ErrorCode::BadRequest, message),
+        // A body that the gate below the parser has broken off comes as an unreadable stream.
+        Stop::Caller(CallerError::Gone(_)) => {
+            let why = exchange.asked.as_ref()?.arrival.head.broken_by()?;
+            Failure::new(ErrorCode::BadRequest, why.to_string())
+        }
     };
-    match (error.esource(), error.etype()) {
-        (_, ErrorType::InvalidHTTPHeader) => explained(ErrorCode::BadRequest),
-        (pingora_error::ErrorSource::Downstream, _) => None,
-        _ => explained(ErrorCode::Internal),
-    }
+    exchange.failure = Some(failure.clone());
+    Some(failure)
 }
 
 /// HTTP/1.1: reads a little of what the client is still sending, and says whether that was all.
-async fn ready_for_another(session: &mut Session) -> Connection {
-    if session.as_http1().is_none() || session.is_body_done() {
-        return Connection::Kept;
-    }
-    session.set_total_drain_timeout(Some(DRAIN_TIME_MAX));
-    // Only the time is bounded here; what cannot be read in it is cut off with the connection.
-    let drained = tokio::time::timeout(DRAIN_TIME_MAX, session.downstream_session.drain_request_body()).await;
-    if matches!(drained, Ok(Ok(()))) && session.is_body_done() {
-        Connection::Kept
-    } else {
-        Connection::Closed
-    }
+async fn ready_for_another(caller: &mut Caller) -> Connection {
+    if caller.can_go_on(DRAIN_TIME_MAX).await { Connection::Kept } else { Connection::Closed }
 }
 
 fn nothing_was_processed(exchange: &Exchange, code: ErrorCode) -> bool {

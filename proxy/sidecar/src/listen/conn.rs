@@ -1,8 +1,7 @@
-//! The byte stream that pingora is given: ours from the socket up to the decrypted byte.
+//! The byte stream that the HTTP libraries are given, and what is known of it: ours from the socket up to the decrypted byte.
 //!
-//! It puts back the bytes that protocol detection has read and carries what the accept loop learned ([`Arrival`]) to the hooks. Of an
-//! HTTP/1.1 request's body it reads no more than there is room for ([`super::line`]); HTTP/1.1 has one more layer below it,
-//! [`gated`](super::gated).
+//! It puts back the bytes that protocol detection has read. Of an HTTP/1.1 request's body it reads no more than there is room for
+//! ([`super::line`]); HTTP/1.1 has one more layer below it, [`gated`](super::gated).
 
 use std::fmt;
 use std::io;
@@ -13,15 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use pingora_core::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::{ALPN, SslDigest};
 use pingora_core::protocols::{
-    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID,
 };
-use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -134,67 +129,26 @@ impl HeadWatch {
     }
 }
 
-/// A connection for pingora.
+/// A connection as the HTTP libraries are given it.
 pub struct Conn<S> {
     io: S,
     put_back: Bytes,
-    protocol: ALPN,
+    /// No more is read than there is room for in the request under way.
+    is_bounded: bool,
     arrival: Arc<Arrival>,
-    proxy: Arc<ProxyDigest>,
-    tls: Option<Arc<SslDigest>>,
-    socket: Arc<SocketDigest>,
-    id: i32,
-}
-
-/// What a [`Conn`] is made of, beside the stream.
-pub struct Origin {
-    /// Bytes that detection has read.
-    pub put_back: Bytes,
-    /// What is spoken.
-    pub protocol: ALPN,
-    /// What the accept loop learned.
-    pub arrival: Arc<Arrival>,
-    /// A digest, where the stream was TLS.
-    pub tls: Option<SslDigest>,
-    /// File descriptor, or any number.
-    pub id: i32,
 }
 
 impl<S> Conn<S> {
-    /// Wraps a stream.
-    ///
-    /// # Errors
-    /// None in practice: the placeholder response that pingora's digest asks for cannot be built.
-    pub fn new(io: S, origin: Origin) -> pingora_error::Result<Self> {
-        let arrival = origin.arrival;
-        let carried: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(&arrival));
-        let proxy = ProxyDigest::new(Box::new(ResponseHeader::build(200, Some(0))?), Some(carried));
-        let socket = SocketDigest::from_raw_fd(origin.id);
-        // Filled in now, so that the digest never asks the descriptor, which a pipe in a test does not have.
-        drop(socket.peer_addr.set(Some(PeerAddr::Inet(arrival.source))));
-        drop(socket.local_addr.set(Some(PeerAddr::Inet(arrival.local))));
-        Ok(Self {
-            io,
-            put_back: origin.put_back,
-            protocol: origin.protocol,
-            arrival,
-            proxy: Arc::new(proxy),
-            tls: origin.tls.map(Arc::new),
-            socket: Arc::new(socket),
-            id: origin.id,
-        })
+    /// Wraps a stream of which detection has read `put_back`.
+    pub fn new(io: S, put_back: Bytes, arrival: Arc<Arrival>) -> Self {
+        Self { io, put_back, is_bounded: false, arrival }
     }
-}
 
-/// What the accept loop learned of the connection that `session` came on.
-pub fn arrival(session: &Session) -> Option<Arc<Arrival>> {
-    arrival_in(session.digest()?)
-}
-
-/// The same, from what pingora keeps of the connection.
-pub(super) fn arrival_in(digest: &Digest) -> Option<Arc<Arrival>> {
-    let carried = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
-    carried.downcast_ref::<Arc<Arrival>>().map(Arc::clone)
+    /// One request at a time: no more of it is read than its upload has room for.
+    #[must_use]
+    pub fn reading_no_more_than_room(self) -> Self {
+        Self { is_bounded: true, ..self }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
@@ -208,7 +162,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
             buffer.put_slice(&self.put_back.split_to(count));
             return Poll::Ready(Ok(()));
         }
-        if self.protocol == ALPN::H1 && self.arrival.line.poll_room(context).is_pending() {
+        if self.is_bounded && self.arrival.line.poll_room(context).is_pending() {
             return Poll::Pending;
         }
         Pin::new(&mut self.io).poll_read(context, buffer)
@@ -249,25 +203,19 @@ impl<S: AsyncWrite + Unpin + Send> Shutdown for Conn<S> {
     }
 }
 
+// What pingora asks of a stream. It is told nothing: what is known of a connection is in its arrival.
+
 impl<S> UniqueID for Conn<S> {
     fn id(&self) -> i32 {
-        self.id
+        -1
     }
 }
 
-impl<S> Ssl for Conn<S> {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.tls.clone()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        Some(self.protocol.clone())
-    }
-}
+impl<S> Ssl for Conn<S> {}
 
 impl<S> GetProxyDigest for Conn<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(Arc::clone(&self.proxy))
+        None
     }
 }
 
@@ -279,7 +227,7 @@ impl<S> GetTimingDigest for Conn<S> {
 
 impl<S> GetSocketDigest for Conn<S> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.socket))
+        None
     }
 }
 

@@ -11,23 +11,20 @@ use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, request};
 use penstock_dialect::reply::ErrorCode;
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::{Digest, Stream};
-use pingora_core::server::ShutdownWatch;
-use pingora_http::RequestHeader;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use penstock_model::settings::Limits;
 
-use super::conn;
-use super::engine::Proxy;
+use super::caller::Caller;
+use super::conn::Arrival;
 use super::line::STREAM_WINDOW_BYTES;
-use super::stream::{self, Http2Stream};
-use crate::http::headers;
+use super::stream::Http2Stream;
 use crate::http::hygiene::{self, Ambiguity};
+use crate::http::{self as requests, Shared, headers};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::attempt::WEBSOCKET;
@@ -51,31 +48,20 @@ enum Malformed {
     Ambiguous(Ambiguity),
     /// It asks for a tunnel of a kind that we do not know (RFC 9220 section 3).
     Protocol,
+    /// It asks for a tunnel to anywhere.
+    Connect,
 }
 
-/// What a connection is served with.
-#[derive(Clone, Copy)]
-pub(super) struct Terms<'e> {
-    /// Bounds.
-    pub(super) limits: &'e Limits,
-    /// Where refusals are told.
-    pub(super) telemetry: &'e Telemetry,
-}
-
-/// Serves a connection to its end.
-pub(super) async fn serve(
-    proxy: &Arc<Proxy>,
-    stream: Stream,
-    Terms { limits, telemetry }: Terms<'_>,
+/// Serves a connection to its end. Its streams become tasks in `tasks`.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Arc<Shared>,
+    stream: S,
+    arrival: &Arc<Arrival>,
     tasks: &Tasks,
-    stop: &ShutdownWatch,
+    stop: &watch::Receiver<bool>,
 ) {
-    let digest = Arc::new(Digest {
-        ssl_digest: stream.get_ssl_digest(),
-        timing_digest: stream.get_timing_digest(),
-        proxy_digest: stream.get_proxy_digest(),
-        socket_digest: stream.get_socket_digest(),
-    });
+    let settings = Arc::clone(&shared.settings.load());
+    let limits = &settings.limits;
     let handshake = options(limits).handshake::<_, Bytes>(stream);
     let Ok(Ok(mut connection)) = timeout(limits.header_read_timeout, handshake).await else {
         tracing::debug!("no HTTP/2 preface in time");
@@ -117,17 +103,16 @@ pub(super) async fn serve(
         if !leaving {
             quiet_until = Instant::now() + IDLE_MAX;
         }
-        match admit(request, answer, &digest) {
+        match admit(request, answer, arrival) {
             Ok(stream) => {
-                let (proxy, stop) = (Arc::clone(proxy), stop.clone());
+                let shared = Arc::clone(shared);
                 tasks.spawn("stream", async move {
-                    // A stream is used once: there is nothing to be given back.
-                    drop(proxy.process_new_http(ServerSession::new_custom(Box::new(stream)), &stop).await);
+                    requests::serve(&shared, &mut Caller::Http2(stream)).await;
                 });
             }
             Err(why) => {
                 malformed += 1;
-                told(why, &digest, telemetry);
+                told(why, arrival, &shared.telemetry);
             }
         }
         if malformed == MALFORMED_MAX {
@@ -141,35 +126,34 @@ pub(super) async fn serve(
 fn admit(
     request: Request<RecvStream>,
     mut answer: SendResponse<Bytes>,
-    digest: &Arc<Digest>,
+    arrival: &Arc<Arrival>,
 ) -> Result<Http2Stream, Malformed> {
-    let (parts, body) = request.into_parts();
-    let mut head = RequestHeader::from(parts);
+    let (head, body) = request.into_parts();
     if let Err(why) = check(&head) {
         refuse(why, &head, &mut answer);
         return Err(why);
     }
-    if head.extensions.get::<Protocol>().is_some() {
-        stream::asked_for_websocket(&mut head);
-    }
-    Ok(Http2Stream::new(head, body, answer, Arc::clone(digest)))
+    Ok(Http2Stream::new(head, body, answer, Arc::clone(arrival)))
 }
 
-fn refuse(why: Malformed, head: &RequestHeader, answer: &mut SendResponse<Bytes>) {
+fn refuse(why: Malformed, head: &request::Parts, answer: &mut SendResponse<Bytes>) {
     match why {
         Malformed::Ambiguous(why) if why.is_about_addressee() => answer_bad_request(why, head, answer),
         Malformed::Ambiguous(_) => answer.send_reset(Reason::PROTOCOL_ERROR),
-        Malformed::Protocol => {
-            let mut response = Response::new(());
-            *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
-            // Fails when the client has reset the stream; then it needs no answer.
-            drop(answer.send_response(response, true));
-        }
+        Malformed::Protocol => answer_bare(StatusCode::NOT_IMPLEMENTED, answer),
+        Malformed::Connect => answer_bare(StatusCode::METHOD_NOT_ALLOWED, answer),
     }
 }
 
+fn answer_bare(status: StatusCode, answer: &mut SendResponse<Bytes>) {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    // Fails when the client has reset the stream; then it needs no answer.
+    drop(answer.send_response(response, true));
+}
+
 /// The same answer that HTTP/1.1 gets. What fails here is a stream that the client has reset.
-fn answer_bad_request(why: Ambiguity, head: &RequestHeader, answer: &mut SendResponse<Bytes>) {
+fn answer_bad_request(why: Ambiguity, head: &request::Parts, answer: &mut SendResponse<Bytes>) {
     let body = why.reply(head.method.as_str(), head.uri.path());
     let response = Response::builder()
         .status(StatusCode::BAD_REQUEST)
@@ -185,15 +169,16 @@ fn answer_bad_request(why: Ambiguity, head: &RequestHeader, answer: &mut SendRes
 }
 
 /// What the HTTP/2 library lets through and the next hop could misread.
-fn check(head: &RequestHeader) -> Result<(), Malformed> {
+fn check(head: &request::Parts) -> Result<(), Malformed> {
     hygiene::fields(head).map_err(Malformed::Ambiguous)?;
-    let protocol = head.extensions.get::<Protocol>();
-    let is_known = protocol.is_none_or(|protocol| protocol.as_str() == WEBSOCKET);
-    if is_known { Ok(()) } else { Err(Malformed::Protocol) }
+    match head.extensions.get::<Protocol>() {
+        Some(protocol) if protocol.as_str() != WEBSOCKET => Err(Malformed::Protocol),
+        None if head.method == Method::CONNECT => Err(Malformed::Connect),
+        _ => Ok(()),
+    }
 }
 
-fn told(why: Malformed, digest: &Digest, telemetry: &Telemetry) {
-    let Some(arrival) = conn::arrival_in(digest) else { return };
+fn told(why: Malformed, arrival: &Arrival, telemetry: &Telemetry) {
     if let Malformed::Ambiguous(why) = why {
         telemetry.request_refused(arrival.direction.as_str(), why);
         tracing::info!(source = %arrival.source, reason = why.reason(), error = %why, "request refused");

@@ -1,17 +1,17 @@
 //! One request's end of its connection, as both halves of the request see it.
 //!
-//! pingora runs the client's half in one loop that does one thing at a time: while it writes to the client it reads nothing, and while
-//! it hands on a chunk it writes nothing. Two peers that both wait for their window to open would then wait for each other through
-//! us. So nothing in that loop ever waits: the body is read only while the upload has room, and the answer is fetched only while the
-//! client has room. Both waits are here.
+//! One task runs both halves, and what it does with a chunk it does without waiting, or two peers that both wait for their window to
+//! open would wait for each other through us: the body is read only while the upload has room, and the answer is fetched only while
+//! the client has room. Both waits are here. (Over HTTP/1.1 the second is in the write: a client that does not read is not read from.)
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use parking_lot::Mutex;
 
 use crate::http::headers;
@@ -23,15 +23,19 @@ pub const STALL_MAX: Duration = Duration::from_secs(60);
 /// HTTP/2 receive window of one stream, on both sides: 256 MB/s at 1 ms, and no endless buffer for a slow reader.
 pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 
+/// More interim answers than anybody sends at once; an endpoint that sends only such must not fill the memory.
+const INTERIM_MAX: usize = 16;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Line {
     upload: Mutex<Option<Arc<Upload>>>,
     trailers: Mutex<Option<HeaderMap>>,
+    interim: Mutex<VecDeque<Response<()>>>,
     outlet: Mutex<Outlet>,
 }
 
-/// Where the answer goes. HTTP/1.1 has none: pingora writes there by itself, and waits.
+/// Where the answer goes. HTTP/1.1 has none.
 #[derive(Debug, Default)]
 struct Outlet {
     stream: Option<SendStream<Bytes>>,
@@ -48,6 +52,7 @@ impl Line {
     pub fn close(&self) {
         *self.upload.lock() = None;
         *self.trailers.lock() = None;
+        self.interim.lock().clear();
         *self.outlet.lock() = Outlet::default();
     }
 
@@ -55,13 +60,6 @@ impl Line {
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         let upload = self.upload.lock().clone();
         upload.map_or(Poll::Ready(()), |upload| upload.poll_room(context))
-    }
-
-    /// The answer is complete; what the client still sends has no taker.
-    pub fn end_upload(&self) {
-        if let Some(upload) = &*self.upload.lock() {
-            upload.sink_unless_whole();
-        }
     }
 
     /// Keeps what came after the body.
@@ -73,6 +71,19 @@ impl Line {
     /// What came after the body.
     pub fn take_trailers(&self) -> Option<HeaderMap> {
         self.trailers.lock().take()
+    }
+
+    /// An interim answer (1xx) has come from the endpoint. It waits until the endpoint's half has been polled.
+    pub fn interim_came(&self, answer: Response<()>) {
+        let mut interim = self.interim.lock();
+        if interim.len() < INTERIM_MAX {
+            interim.push_back(answer);
+        }
+    }
+
+    /// The next interim answer.
+    pub fn take_interim(&self) -> Option<Response<()>> {
+        self.interim.lock().pop_front()
     }
 
     /// The answer goes into `stream` from now on.
@@ -107,10 +118,8 @@ impl Line {
             outlet.is_full = false;
             return Poll::Ready(());
         }
-        if !std::mem::replace(&mut outlet.is_full, true) {
-            // The client's half keeps the time of the stall.
-            context.waker().wake_by_ref();
-        }
+        // The client's half, which is polled after this one, keeps the time of the stall.
+        outlet.is_full = true;
         Poll::Pending
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -73,6 +73,20 @@ pub enum Answer {
     },
 }
 
+/// What follows the head of an answer.
+#[derive(Debug)]
+pub enum Part {
+    /// Bytes of the body, at least one but in the last chunk.
+    Chunk {
+        /// The bytes.
+        bytes: Bytes,
+        /// Nothing follows.
+        is_last: bool,
+    },
+    /// The end, with trailers if there are any.
+    End(Option<HeaderMap>),
+}
+
 /// Sends a request and waits for the head of its answer; 101 where the endpoint has switched to WebSocket, whatever carries it.
 ///
 /// # Errors
@@ -123,7 +137,7 @@ async fn over_http2(
     let response = poll_fn(|context| {
         sending.poll(context);
         while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
-            call.interim.push(interim);
+            call.line.interim_came(interim);
         }
         Pin::new(&mut answer).poll(context)
     });
@@ -166,7 +180,7 @@ async fn http1_head(connection: &mut Http1, call: &Call) -> Result<Response<()>,
         if !response.status().is_informational() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
-        call.interim.push(response);
+        call.line.interim_came(response);
     }
 }
 
@@ -199,68 +213,37 @@ impl Answer {
         }
     }
 
-    /// The next chunk of the body; `None` at its end.
+    /// What comes next of the body.
     ///
     /// # Errors
     /// When the answer breaks off.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failed> {
+    pub fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Part, Failed>> {
         match self {
-            Self::Http2 { sending, receiving, .. } => loop {
-                let chunk = poll_fn(|context| {
-                    sending.poll(context);
-                    receiving.poll_data(context)
-                });
-                let chunk =
-                    chunk.await.transpose().map_err(|error| Failed::http2(&error, Sent::Something))?;
-                if let Some(bytes) = &chunk {
-                    // Back-pressure is pingora's channel, which this chunk goes into: it is consumed here. A stream that has
-                    // been reset meanwhile needs no window.
-                    drop(receiving.flow_control().release_capacity(bytes.len()));
-                    // An empty frame in the middle is not passed on: the peer's library ends a connection after a hundred.
-                    if bytes.is_empty() && !receiving.is_end_stream() {
-                        continue;
-                    }
-                }
-                return Ok(chunk);
-            },
+            Self::Http2 { receiving, .. } => poll_http2_part(receiving, context),
             Self::Tunnel { tunnel, ended } => {
-                let chunk = poll_fn(|context| tunnel.poll_chunk(context)).await;
+                let chunk = ready!(tunnel.poll_chunk(context));
                 let chunk = chunk
                     .map_err(|error| Failed::upstream(Kind::Closed, Sent::Something, error.to_string()))?;
                 *ended = chunk.is_none();
-                Ok(chunk)
+                Poll::Ready(Ok(chunk.map_or(Part::End(None), |bytes| Part::Chunk { bytes, is_last: false })))
             }
             Self::Http1 { connection } => {
-                let chunk = poll_fn(|context| connection.poll_chunk(context)).await;
-                chunk.map_err(|error| Failed::http1(&error, Sent::Something))
+                let chunk = ready!(connection.poll_chunk(context));
+                let chunk = chunk.map_err(|error| Failed::http1(&error, Sent::Something))?;
+                Poll::Ready(Ok(match chunk {
+                    Some(bytes) => Part::Chunk { bytes, is_last: connection.is_over() },
+                    None => Part::End(connection.take_trailers()),
+                }))
             }
         }
     }
 
-    /// Trailers, after the last chunk.
-    ///
-    /// # Errors
-    /// When the answer breaks off.
-    pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failed> {
-        match self {
-            Self::Http2 { sending, receiving, .. } => {
-                let trailers = poll_fn(|context| {
-                    sending.poll(context);
-                    receiving.poll_trailers(context)
-                });
-                trailers.await.map_err(|error| Failed::http2(&error, Sent::Something))
-            }
-            Self::Tunnel { .. } => Ok(None),
-            Self::Http1 { connection } => Ok(connection.take_trailers()),
-        }
-    }
-
-    /// Whether everything has been received.
-    pub fn has_ended(&self) -> bool {
+    /// Whether nothing follows what has been taken.
+    pub fn is_over(&self) -> bool {
         match self {
             Self::Http2 { receiving, .. } => receiving.is_end_stream(),
             Self::Tunnel { ended, .. } => *ended,
-            Self::Http1 { connection } => connection.has_ended(),
+            Self::Http1 { connection } => connection.is_over(),
         }
     }
 
@@ -271,6 +254,22 @@ impl Answer {
                 pool.keep(place, connection);
             }
             Self::Http1 { .. } | Self::Http2 { .. } | Self::Tunnel { .. } => {}
+        }
+    }
+}
+
+fn poll_http2_part(receiving: &mut RecvStream, context: &mut Context<'_>) -> Poll<Result<Part, Failed>> {
+    let broken = |error| Failed::http2(&error, Sent::Something);
+    loop {
+        let Some(bytes) = ready!(receiving.poll_data(context)).transpose().map_err(broken)? else {
+            return receiving.poll_trailers(context).map_ok(Part::End).map_err(broken);
+        };
+        // Passed on at once, as far as the caller has room. A stream that has been reset meanwhile needs no window.
+        drop(receiving.flow_control().release_capacity(bytes.len()));
+        let is_last = receiving.is_end_stream();
+        // An empty frame in the middle is not passed on: the peer's library ends a connection after a hundred.
+        if !bytes.is_empty() || is_last {
+            return Poll::Ready(Ok(Part::Chunk { bytes, is_last }));
         }
     }
 }

@@ -3,10 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::Response;
 use parking_lot::Mutex;
 use penstock_dialect::Dialect;
 use penstock_dialect::reply::ErrorCode;
@@ -28,8 +26,6 @@ pub struct Call {
     pub line: Arc<Line>,
     /// Where its story is told.
     pub trail: Arc<Trail>,
-    /// Where interim answers go.
-    pub interim: Arc<Interim>,
     /// The caller wants to speak WebSocket on the connection from here on.
     pub upgrade: Option<Upgrade>,
     /// In whose words an error is told in a stream that has begun.
@@ -49,7 +45,6 @@ impl Call {
             upload: Upload::whole(VecDeque::new(), held, None),
             line: Arc::default(),
             trail: Arc::default(),
-            interim: Arc::default(),
             upgrade: None,
             error_dialect: Dialect::Http,
             deadline: None,
@@ -65,44 +60,6 @@ pub enum Upgrade {
     Http1,
     /// By an extended CONNECT (RFC 8441); the answer is 200.
     Http2,
-}
-
-/// Interim answers (1xx) on their way from the endpoint's connection to the session.
-#[derive(Debug, Default)]
-pub struct Interim {
-    state: Mutex<InterimState>,
-}
-
-#[derive(Debug, Default)]
-struct InterimState {
-    answers: VecDeque<Response<()>>,
-    waker: Option<Waker>,
-}
-
-impl Interim {
-    /// More than anybody sends; an endpoint that sends only such answers must not fill the memory.
-    const ANSWERS_MAX: usize = 16;
-
-    /// One has come.
-    pub fn push(&self, answer: Response<()>) {
-        let mut state = self.state.lock();
-        if state.answers.len() < Self::ANSWERS_MAX {
-            state.answers.push_back(answer);
-        }
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// The next one.
-    pub fn poll_next(&self, context: &Context<'_>) -> Poll<Response<()>> {
-        let mut state = self.state.lock();
-        if let Some(answer) = state.answers.pop_front() {
-            return Poll::Ready(answer);
-        }
-        state.waker = Some(context.waker().clone());
-        Poll::Pending
-    }
 }
 
 /// Where a request goes.

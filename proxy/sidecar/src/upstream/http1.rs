@@ -155,6 +155,9 @@ impl Http1 {
     /// # Errors
     /// When the request was broken off. A connection that takes no more is found out by whoever reads from it.
     pub fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http1Error>> {
+        if self.sending.state == SendState::Done {
+            return Poll::Ready(Ok(()));
+        }
         loop {
             let mut waits = false;
             while !waits && self.sending.has_room() {
@@ -263,6 +266,11 @@ impl Http1 {
     /// The last byte of the answer has come.
     pub fn has_ended(&self) -> bool {
         self.receiving.decoder.has_ended()
+    }
+
+    /// Nothing follows what has been taken: neither bytes nor trailers.
+    pub fn is_over(&self) -> bool {
+        self.has_ended() && !self.receiving.decoder.has_trailers()
     }
 
     /// Fields that followed a chunked body.

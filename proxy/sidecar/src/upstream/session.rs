@@ -1,13 +1,14 @@
 //! One logical request, whatever it takes: pick, connect, send, and once more elsewhere if nothing was processed.
 //!
-//! pingora runs two halves of a request in one task. The client's half writes the body and watches the client; the endpoint's half
-//! calls [`LogicalRequest::answer`] and then reads chunks. All waiting is in the endpoint's half, so that the client's half is free
-//! to notice that the client has left; both are dropped then, and with them streams, leases and tickets.
+//! It is the endpoint's half of a request: one task polls it and the caller's half beside each other, so that a caller that leaves is
+//! noticed whatever is waited for here. Both are dropped then, and with them streams, leases and tickets.
 
-use std::future::{Future, poll_fn};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
@@ -15,8 +16,9 @@ use penstock_model::units::Moment;
 use penstock_policy::pick::NoPick;
 use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
 use tokio::sync::watch;
+use tokio::time::{Sleep, sleep_until};
 
-use super::attempt::{self, Answer, Failed, Head};
+use super::attempt::{self, Answer, Failed, Head, Part};
 use super::call::{Call, Failure, Target};
 use super::place::{Carrier, Place};
 use super::pool::{Pool, Terms};
@@ -29,13 +31,22 @@ use crate::telemetry::Telemetry;
 /// How the application beside the sidecar is reached: it is on the same host.
 const LOCAL_TERMS: Terms = Terms { connect_timeout: std::time::Duration::from_secs(1), streams_max: 1_000 };
 
-/// One logical request.
+/// What all logical requests share.
 #[derive(Debug)]
+pub struct Means {
+    /// Connections to endpoints.
+    pub pool: Arc<Pool>,
+    /// Where retries are told.
+    pub telemetry: Arc<Telemetry>,
+    /// Turns true when what still runs must end.
+    pub over: watch::Receiver<bool>,
+}
+
+/// One logical request.
 pub struct LogicalRequest {
     call: Call,
     head: Head,
-    pool: Arc<Pool>,
-    telemetry: Arc<Telemetry>,
+    means: Arc<Means>,
     tried: Vec<Arc<EndpointState>>,
     /// Why there was another attempt, if there was.
     retried: Option<Kind>,
@@ -43,53 +54,32 @@ pub struct LogicalRequest {
     /// Where the answer stands, if it is a stream into which an error can be written.
     border: Option<Border>,
     is_grpc: bool,
-    /// Trailers that tell why the answer broke off.
-    told: Option<HeaderMap>,
-    /// Turns true when what still runs must end.
-    over: watch::Receiver<bool>,
+    /// Ready when what still runs must end.
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// The attempt whose answer is being passed on.
-#[derive(Debug)]
 struct Running {
     answer: Answer,
     place: Place,
-    deadline: Option<Moment>,
+    /// When it must be complete, and whose limit that is.
+    limit: Option<(Pin<Box<Sleep>>, Moment)>,
     _ticket: Option<Ticket>,
-}
-
-/// What to do with a chunk that did not come.
-#[derive(Debug)]
-pub enum Chunk {
-    /// Pass it on.
-    Bytes(Bytes),
-    /// The answer has ended.
-    End,
-    /// The stream broke off; this event tells the caller, and then the stream ends.
-    Last(Bytes),
 }
 
 impl LogicalRequest {
     /// A request that has not been sent.
-    pub fn new(
-        call: Call,
-        head: Head,
-        pool: Arc<Pool>,
-        telemetry: Arc<Telemetry>,
-        over: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(call: Call, head: Head, means: &Arc<Means>) -> Self {
         Self {
             call,
             head,
-            pool,
-            telemetry,
+            means: Arc::clone(means),
             tried: Vec::new(),
             retried: None,
             running: None,
             border: None,
             is_grpc: false,
-            told: None,
-            over,
+            over: Box::pin(is_over(means.over.clone())),
         }
     }
 
@@ -98,14 +88,18 @@ impl LogicalRequest {
     /// # Errors
     /// When no endpoint gives one; the trail says why.
     pub async fn answer(&mut self) -> Result<Response<()>, Failure> {
-        let mut over = self.over.clone();
+        let mut over = std::mem::replace(&mut self.over, Box::pin(std::future::pending()));
         let answered = tokio::select! {
             biased;
-            () = is_over(&mut over) => Err(drained()),
+            () = &mut over => Err(drained()),
             answered = self.attempts() => answered,
         };
+        self.over = over;
         if let Some(reason) = self.retried {
             self.count_retry(reason, if answered.is_ok() { "success" } else { "failure" });
+        }
+        if let Err(failure) = &answered {
+            self.call.trail.fail(failure.clone());
         }
         answered
     }
@@ -123,16 +117,16 @@ impl LogicalRequest {
             let attempt_deadline = self.call.attempt_timeout.map(|span| clock::now() + span);
             let deadline = earlier(self.call.deadline, attempt_deadline);
             let head = self.head_for(ticket.as_ref(), retries + 1);
-            let sent = attempt::attempt(&self.pool, &place, terms, &head, &self.call);
+            let sent = attempt::attempt(&self.means.pool, &place, terms, &head, &self.call);
             let failed = match bounded(deadline, sent).await {
                 Ok(Ok((response, answer))) if !is_unprocessed(&response, &place) => {
-                    self.running = Some(Running { answer, place, deadline, _ticket: ticket });
+                    self.running = Some(Running::new(answer, place, deadline, ticket));
                     return Ok(self.accept(response));
                 }
                 Ok(Ok((response, answer))) => {
                     let fault = busy();
                     if self.verdict(&fault, retries) != Verdict::Retry {
-                        self.running = Some(Running { answer, place, deadline, _ticket: ticket });
+                        self.running = Some(Running::new(answer, place, deadline, ticket));
                         return Ok(self.accept(response));
                     }
                     Failed { fault, message: "the sidecar of the endpoint refused it".to_owned() }
@@ -146,10 +140,7 @@ impl LogicalRequest {
                     }
                     Verdict::Stop(_) => return Err(self.failure(&failed, deadline)),
                 },
-                Err(Elapsed) => {
-                    let fault = Fault { side: Side::Upstream, kind: Kind::Timeout, sent: Sent::Something };
-                    return Err(self.failure(&Failed { fault, message: String::new() }, deadline));
-                }
+                Err(Elapsed) => return Err(self.failure(&timed_out(), deadline)),
             };
             retries += 1;
             last = Some(self.failure(&failed, deadline));
@@ -157,82 +148,70 @@ impl LogicalRequest {
         }
     }
 
-    /// The next chunk of the answer.
+    /// What comes next of the answer, as soon as the caller has room for it. Sends meanwhile what can be sent of the request.
     ///
     /// # Errors
     /// When the answer breaks off in a way that cannot be told in the stream.
-    pub async fn chunk(&mut self) -> Result<Chunk, Failure> {
-        let Some(running) = &mut self.running else { return Ok(Chunk::End) };
-        let deadline = running.deadline;
-        let line = &self.call.line;
-        let next = async {
-            poll_fn(|context| {
-                running.answer.poll_sending(context);
-                line.poll_outlet(context)
-            })
-            .await;
-            running.answer.chunk().await
-        };
-        let next = tokio::select! {
-            biased;
-            () = is_over(&mut self.over) => None,
-            next = bounded(deadline, next) => Some(next),
-        };
-        let failure = match next {
-            Some(Ok(Ok(Some(bytes)))) => {
-                if let Some(border) = &mut self.border {
-                    border.passed(&bytes);
+    pub fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Part, Failure>> {
+        let Some(running) = &mut self.running else { return Poll::Ready(Ok(Part::End(None))) };
+        if self.over.as_mut().poll(context).is_ready() {
+            return Poll::Ready(self.break_off(drained()));
+        }
+        running.answer.poll_sending(context);
+        if self.call.line.poll_outlet(context).is_ready()
+            && let Poll::Ready(part) = running.answer.poll_part(context)
+        {
+            return Poll::Ready(match part {
+                Ok(part) => {
+                    if let (Some(border), Part::Chunk { bytes, .. }) = (&mut self.border, &part) {
+                        border.passed(bytes);
+                    }
+                    Ok(part)
                 }
-                return Ok(Chunk::Bytes(bytes));
-            }
-            Some(Ok(Ok(None))) => return Ok(Chunk::End),
-            Some(Ok(Err(failed))) => self.failure(&failed, deadline),
-            Some(Err(Elapsed)) => {
-                let fault = Fault { side: Side::Upstream, kind: Kind::Timeout, sent: Sent::Something };
-                self.failure(&Failed { fault, message: String::new() }, deadline)
-            }
-            None => drained(),
-        };
+                Err(failed) => {
+                    let failure = self.failure(&failed, None);
+                    self.break_off(failure)
+                }
+            });
+        }
+        if let Some((sleep, deadline)) = &mut running.limit
+            && sleep.as_mut().poll(context).is_ready()
+        {
+            let deadline = Some(*deadline);
+            let failure = self.failure(&timed_out(), deadline);
+            return Poll::Ready(self.break_off(failure));
+        }
+        Poll::Pending
+    }
+
+    /// Tells in the stream why it ends here, if that can be told.
+    fn break_off(&mut self, failure: Failure) -> Result<Part, Failure> {
         self.running = None;
         self.call.trail.fail(failure.clone());
         let reply = Reply::new(failure.code, failure.message.as_str());
         let framing = self.border.filter(Border::is_here).map(|border| border.framing());
         let event = framing.and_then(|framing| reply.stream_event(self.call.error_dialect, framing));
         match event {
-            Some(event) => Ok(Chunk::Last(event.into())),
+            Some(event) => Ok(Part::Chunk { bytes: event.into(), is_last: true }),
             None if self.is_grpc => {
                 let fields = reply::grpc_status(&failure).into_iter();
-                self.told =
-                    Some(fields.map(|(name, value)| (HeaderName::from_static(name), value)).collect());
-                Ok(Chunk::End)
+                Ok(Part::End(Some(
+                    fields.map(|(name, value)| (HeaderName::from_static(name), value)).collect(),
+                )))
             }
             None => Err(failure),
         }
     }
 
-    /// Trailers of the answer.
-    ///
-    /// # Errors
-    /// When the answer breaks off.
-    pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
-        let Some(running) = &mut self.running else { return Ok(self.told.take()) };
-        let deadline = running.deadline;
-        match bounded(deadline, running.answer.trailers()).await {
-            Ok(Ok(trailers)) => Ok(trailers),
-            Ok(Err(failed)) => Err(self.failure(&failed, deadline)),
-            Err(Elapsed) => Err(Failure::new(ErrorCode::Deadline, "the request's time was over")),
-        }
-    }
-
-    /// Whether the answer is complete.
-    pub fn has_ended(&self) -> bool {
-        self.running.as_ref().is_none_or(|running| running.answer.has_ended())
+    /// Whether nothing follows the head of the answer.
+    pub fn is_over(&self) -> bool {
+        self.running.as_ref().is_none_or(|running| running.answer.is_over())
     }
 
     /// Gives back what can be used again.
     pub fn release(mut self) {
         if let Some(running) = self.running.take() {
-            running.answer.release(&self.pool, &running.place, &self.call.upload);
+            running.answer.release(&self.means.pool, &running.place, &self.call.upload);
         }
     }
 
@@ -256,7 +235,7 @@ impl LogicalRequest {
                 })?;
                 let id = &state.backend.id.0;
                 let labels = [&*id.namespace, &*id.name, ticket.reason.as_str()];
-                self.telemetry.metrics.picks.with_label_values(&labels).inc();
+                self.means.telemetry.metrics.picks.with_label_values(&labels).inc();
                 let endpoint = &ticket.endpoint().endpoint;
                 let place = Place::of_endpoint(state, endpoint);
                 let place = if self.call.upgrade.is_some() { place.to_switch() } else { place };
@@ -303,7 +282,7 @@ impl LogicalRequest {
         if let Target::Backend(state) = &self.call.target {
             let id = &state.backend.id.0;
             let labels = ["outbound", &*id.namespace, &*id.name, reason.as_str(), outcome];
-            self.telemetry.metrics.retries.with_label_values(&labels).inc();
+            self.means.telemetry.metrics.retries.with_label_values(&labels).inc();
         }
     }
 
@@ -319,7 +298,7 @@ impl LogicalRequest {
             }
         }
         let status = response.status();
-        let is_refused = status.as_u16() >= 400 || self.has_ended();
+        let is_refused = status.as_u16() >= 400 || self.is_over();
         let goes_on = self.call.upgrade.is_none() || status == StatusCode::SWITCHING_PROTOCOLS;
         if is_refused || !goes_on {
             self.call.upload.sink_unless_whole();
@@ -369,6 +348,24 @@ impl Drop for LogicalRequest {
     }
 }
 
+impl Running {
+    fn new(answer: Answer, place: Place, deadline: Option<Moment>, ticket: Option<Ticket>) -> Self {
+        let limit = deadline.map(|deadline| (Box::pin(sleep_until(clock::instant(deadline))), deadline));
+        Self { answer, place, limit, _ticket: ticket }
+    }
+}
+
+impl fmt::Debug for LogicalRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogicalRequest").field("call", &self.call).finish_non_exhaustive()
+    }
+}
+
+fn timed_out() -> Failed {
+    let fault = Fault { side: Side::Upstream, kind: Kind::Timeout, sent: Sent::Something };
+    Failed { fault, message: String::new() }
+}
+
 fn busy() -> Fault {
     Fault { side: Side::Upstream, kind: Kind::Busy, sent: Sent::Something }
 }
@@ -389,7 +386,7 @@ fn earlier(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
 struct Elapsed;
 
 /// Ends when the drain deadline has passed.
-async fn is_over(over: &mut watch::Receiver<bool>) {
+async fn is_over(mut over: watch::Receiver<bool>) {
     if over.wait_for(|over| *over).await.is_err() {
         // Nobody is left to say so.
         std::future::pending::<()>().await;

@@ -379,6 +379,11 @@ impl Upload {
         Poll::Ready(Next::Chunk(chunk))
     }
 
+    /// The client has sent everything.
+    pub fn is_ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
     /// The client has sent everything and the endpoint was handed all of it.
     pub fn is_whole(&self) -> bool {
         let state = self.state.lock();

@@ -184,6 +184,10 @@ impl Decoder {
         self.state == State::Ended
     }
 
+    pub(super) fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
     pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.trailers.take()
     }
