@@ -36,9 +36,19 @@ pub(super) async fn relay(
     let (mut head, ()) = answered.map_err(Stop::Endpoint)?.into_parts();
     prepare::answer_passes(caller, &mut head, exchange);
     let mut is_over = !exchange.is_switched && request.is_over();
+    let first = match exchange.is_switched || is_over {
+        true => None,
+        false => poll_fn(|context| Poll::Ready(ready(request.poll_part(context)))).await,
+    };
+    if matches!(first, Some(Ok(_))) {
+        caller.hold_back();
+    }
     caller.send_head(head, is_over).await?;
     if exchange.is_switched {
         is_awaited = !caller.is_body_done();
+    }
+    if let Some(first) = first {
+        is_over = hand_down(first, caller, exchange).await?;
     }
     while !is_over {
         let (came, part) = {

@@ -158,6 +158,13 @@ impl Caller {
         }
     }
 
+    /// What is sent next goes out with what is sent after it, which is at hand already.
+    pub fn hold_back(&mut self) {
+        if let Self::Http1(caller) = self {
+            caller.hold_back();
+        }
+    }
+
     /// Sends the head of an answer, or an interim one; nothing follows where it `ends`.
     ///
     /// # Errors

@@ -68,6 +68,7 @@ pub struct HeadWatch {
     heads: AtomicU64,
     refusal: OnceLock<Ambiguity>,
     broke_request: AtomicBool,
+    is_held_back: AtomicBool,
 }
 
 impl HeadWatch {
@@ -100,6 +101,21 @@ impl HeadWatch {
     /// Whether a request is under way.
     pub(super) fn is_in_request(&self) -> bool {
         self.state.load(Ordering::Relaxed) == Self::REQUEST
+    }
+
+    /// More of the answer follows at once: nothing is written before it is there.
+    pub(super) fn hold_back(&self) {
+        self.is_held_back.store(true, Ordering::Relaxed);
+    }
+
+    /// The next write, or flush, takes with it what was held back.
+    pub(super) fn let_go(&self) {
+        self.is_held_back.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the answer is held back.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_held_back.load(Ordering::Relaxed)
     }
 
     /// How many heads the hooks have seen.

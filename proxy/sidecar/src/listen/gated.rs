@@ -2,6 +2,9 @@
 //!
 //! What does not pass is answered here, in our form, when the request before it has ended; then the connection is closed. A body
 //! that goes wrong on its way breaks its request off instead: the hooks answer.
+//!
+//! pingora writes the head of an answer, each chunk and the end one by one. What is there at the same time is held back here and
+//! goes out in one call of the kernel.
 
 use std::io;
 use std::pin::Pin;
@@ -20,6 +23,8 @@ use crate::http::hygiene::gate::{self, Gate, Judged, Rest};
 
 /// How long a client that was refused may go on sending before the connection is cut: a reset would overtake the answer.
 const LINGER_MAX: Duration = Duration::from_millis(200);
+/// Pieces that are written in one call: what was held back, and what a chunk is made of.
+const SLICES_MAX: usize = 8;
 /// Taken off the stream and thrown away at once.
 const DISCARD_BYTES: usize = 4 << 10;
 
@@ -37,6 +42,8 @@ pub(super) struct Gated<S> {
     head_read_timeout: Duration,
     head_deadline: Option<Pin<Box<Sleep>>>,
     refusing: Option<Refusing>,
+    /// Of an answer: written to us, and not written on yet.
+    held_back: Vec<u8>,
 }
 
 /// The end of a connection that is refused.
@@ -59,6 +66,7 @@ impl<S> Gated<S> {
             head_read_timeout: limits.header_read_timeout,
             head_deadline: None,
             refusing: None,
+            held_back: Vec::new(),
         }
     }
 
@@ -211,17 +219,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gated<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Gated<S> {
+    /// Writes what was held back, and `slices` behind it; ready with how much of `slices` was taken.
+    fn poll_write_on(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        while !self.held_back.is_empty() {
+            let mut all = [io::IoSlice::new(&[]); SLICES_MAX];
+            all[0] = io::IoSlice::new(&self.held_back);
+            let more = slices.len().min(SLICES_MAX - 1);
+            all[1..=more].copy_from_slice(&slices[..more]);
+            let written = ready!(Pin::new(&mut self.io).poll_write_vectored(context, &all[..=more]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let old = written.min(self.held_back.len());
+            if old == self.held_back.len() {
+                self.held_back = Vec::new();
+            } else {
+                self.held_back.drain(..old);
+            }
+            if written > old {
+                return Poll::Ready(Ok(written - old));
+            }
+        }
+        if slices.iter().all(|slice| slice.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.answered(bytes);
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.arrival.head.is_held_back() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_write_on(cx, &[]))?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_on(cx, &[]))?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
@@ -233,10 +278,84 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
         if let Some(first) = slices.first() {
             self.answered(first);
         }
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        if !self.arrival.head.is_held_back() {
+            return self.poll_write_on(cx, slices);
+        }
+        for slice in slices {
+            self.held_back.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::super::conn::{Direction, HeadWatch};
+    use super::*;
+
+    /// Notes each call, of which it takes so many bytes.
+    struct Calls(Vec<Vec<u8>>, usize);
+
+    impl AsyncWrite for Calls {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            slices: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let taken = all.len().min(self.1);
+            self.0.push(all[..taken].to_vec());
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Calls that are made for a head and two parts of a body, the first of which is there with the head.
+    async fn calls(taken_at_once: usize) -> Vec<Vec<u8>> {
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        let arrival = Arc::new(Arrival {
+            direction: Direction::Outbound,
+            source: nobody,
+            local: nobody,
+            peer: None,
+            head: HeadWatch::default(),
+            line: Arc::default(),
+        });
+        let limits = Limits::default();
+        let mut gated =
+            Gated::new(Calls(Vec::new(), taken_at_once), Bytes::new(), Arc::clone(&arrival), &limits);
+        arrival.head.hold_back();
+        gated.write_all(b"head ").await.expect("held back");
+        gated.flush().await.expect("held back");
+        arrival.head.let_go();
+        gated.write_all(b"and body").await.expect("written");
+        gated.flush().await.expect("flushed");
+        gated.write_all(b", more").await.expect("written");
+        gated.io.0
+    }
+
+    #[tokio::test]
+    async fn what_is_there_at_the_same_time_is_one_call() {
+        assert_eq!(calls(100).await, [&b"head and body"[..], b", more"]);
+        assert_eq!(calls(3).await.concat(), b"head and body, more");
     }
 }

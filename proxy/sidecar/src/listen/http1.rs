@@ -181,11 +181,21 @@ impl Http1Caller {
         }
     }
 
+    pub(super) fn hold_back(&self) {
+        self.arrival.head.hold_back();
+    }
+
     pub(super) async fn send(&mut self, bytes: &[u8], ends: bool) -> Result<(), CallerError> {
         if !bytes.is_empty() {
+            if ends {
+                self.arrival.head.hold_back();
+            } else {
+                self.arrival.head.let_go();
+            }
             self.session.write_body(bytes).await?;
         }
         if ends {
+            self.arrival.head.let_go();
             self.session.finish_body().await?;
         }
         Ok(())

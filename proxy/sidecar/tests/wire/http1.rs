@@ -73,3 +73,43 @@ async fn an_error_after_our_own_100_continue_is_still_told() {
     assert!(answer.to_ascii_lowercase().contains("connection: keep-alive"), "{answer}");
     sidecar.stop().await;
 }
+
+/// An answer of unknown length, with everything after the head in one packet.
+const CHUNKED: &[u8] =
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ndate: Fri, 02 Jan 2026 03:04:05 GMT\r\n\r\n\
+                         2\r\nok\r\n0\r\nx-checksum: 7\r\n\r\n";
+
+async fn chunked() -> std::net::SocketAddr {
+    application(|mut stream| async move {
+        while head(&mut stream).await.starts_with("GET /") {
+            stream.write_all(CHUNKED).await.unwrap();
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_caller_of_http10_gets_no_chunks() {
+    let sidecar = Sidecar::before(chunked().await).await;
+    let answer = sidecar.ask_once("GET / HTTP/1.0\r\nhost: app\r\nconnection: keep-alive\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    assert!(!head.contains("transfer-encoding") && head.contains("connection: close"), "{head}");
+    assert_eq!(body, "ok");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_costs_no_connection_when_the_request_was_read() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let sidecar = Sidecar::before(nobody).await;
+    let mut stream = TcpStream::connect(sidecar.outbound).await.unwrap();
+    for _ in 0..2 {
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: app\r\ncontent-length: 4\r\n\r\nbody").await.unwrap();
+        let answer = head(&mut stream).await;
+        assert!(answer.contains("x-penstock-error: connect"), "{answer}");
+        let length = answer.split("\r\n").find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        read_exactly(&mut stream, length.parse().unwrap()).await;
+    }
+    sidecar.stop().await;
+}

@@ -262,3 +262,28 @@ async fn interim_answers_reach_callers_of_both_protocols() {
         sidecar.stop().await;
     }
 }
+
+#[tokio::test]
+async fn what_an_http1_application_sends_in_one_packet_arrives_whole() {
+    let app = application(|mut stream| async move {
+        while head(&mut stream).await.starts_with("POST /") {
+            let answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ndate: Fri, 02 Jan 2026 03:04:05 GMT\r\n\r\n\
+                           2\r\nok\r\n0\r\nx-checksum: 7\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        }
+    })
+    .await;
+    let sidecar = Sidecar::before(app).await;
+    let mut client = connect(&sidecar).await;
+    let (answer, _) = client.send_request(post("/"), true).unwrap();
+    let answer = answer.await.unwrap();
+    // The application's own, and no other beside it.
+    let dates: Vec<_> = answer.headers().get_all("date").iter().collect();
+    assert_eq!(dates, ["Fri, 02 Jan 2026 03:04:05 GMT"]);
+    let mut body = answer.into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "ok");
+    assert!(body.data().await.is_none());
+    assert_eq!(body.trailers().await.unwrap().unwrap().get("x-checksum").unwrap(), "7");
+    drop(client);
+    sidecar.stop().await;
+}
