@@ -134,7 +134,7 @@ impl Prober {
         };
         let terms = Terms { connect_timeout: check.timeout, streams_max: u32::MAX };
         let call = Call::of_our_own();
-        let (response, mut answer) = attempt::attempt(&self.pool, place, terms, &head, &call).await?;
+        let (response, mut answer) = attempt::attempt(&self.pool, place, terms, head, &call).await?;
         let (mut read, mut is_over) = (0, answer.is_over());
         while !is_over && read <= ANSWER_BYTES_MAX {
             match poll_fn(|context| answer.poll_part(context)).await? {

@@ -1,5 +1,6 @@
 //! One attempt at one endpoint: the request goes out, the answer comes in, both at the same time.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,13 +8,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::SendRequest;
-use http::header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{CONNECTION, COOKIE, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use penstock_model::names::EndpointId;
 use penstock_policy::retry::{Fault, Kind, Sent, Side};
 
 use super::call::Call;
-use super::http1::{Http1, Http1Error};
+use super::http1::{Http1, Http1Error, Start};
 use super::place::{Carrier, Place};
 use super::pool::{ConnectError, Lease, Link, Pool, Single, Terms, Used};
 use super::tunnel::Tunnel;
@@ -95,7 +96,7 @@ pub async fn attempt(
     pool: &Pool,
     place: &Place,
     terms: Terms,
-    head: &Head,
+    head: Head,
     call: &Call,
 ) -> Result<(Response<()>, Answer), Failed> {
     loop {
@@ -106,7 +107,7 @@ pub async fn attempt(
                 Err(_) => pool.discard(place, &lease),
             },
             Link::Single(single) => {
-                if let Some(answered) = over_http1(single, head, call).await? {
+                if let Some(answered) = over_http1(single, &head, call).await? {
                     return Ok(answered);
                 }
             }
@@ -118,7 +119,7 @@ async fn over_http2(
     mut sender: SendRequest<Bytes>,
     lease: Lease,
     carrier: Carrier,
-    head: &Head,
+    head: Head,
     call: &Call,
 ) -> Result<(Response<()>, Answer), Failed> {
     let mut request = head.http2_request(carrier)?;
@@ -158,8 +159,9 @@ async fn over_http1(
     call: &Call,
 ) -> Result<Option<(Response<()>, Answer)>, Failed> {
     let upload = call.upgrade.is_none().then_some(&call.upload);
-    let started = connection.start(&head.method, head.target.as_str(), &head.http1_fields(call)?, upload);
-    started.map_err(|error| Failed::unsendable(&error))?;
+    let fields = head.http1_fields(call);
+    let start = Start { method: &head.method, target: head.target.as_str(), host: &head.authority };
+    connection.start(start, &fields, upload).map_err(|error| Failed::unsendable(&error))?;
     match http1_head(&mut connection, call).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             switch(response, *connection, call).map(Some)
@@ -283,48 +285,45 @@ impl Head {
         headers::insert_text(&mut self.headers, headers::ATTEMPT, &attempt.to_string());
     }
 
-    fn http2_request(&self, carrier: Carrier) -> Result<Request<()>, Failed> {
+    fn http2_request(self, carrier: Carrier) -> Result<Request<()>, Failed> {
         let uri = Uri::builder()
             .scheme(carrier.scheme())
             .authority(self.authority.as_str())
-            .path_and_query(self.target.clone())
+            .path_and_query(self.target)
             .build()
             .map_err(|error| Failed::unsendable(&error))?;
         let mut request = Request::new(());
-        *request.method_mut() = self.method.clone();
+        *request.method_mut() = self.method;
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = self.headers;
         Ok(request)
     }
 
-    fn http1_fields(&self, call: &Call) -> Result<HeaderMap, Failed> {
-        let host = self.authority.parse().map_err(|error| Failed::unsendable(&error))?;
-        let mut fields = HeaderMap::with_capacity(self.headers.len() + 4);
-        // First, as RFC 9110 section 7.2 asks.
-        fields.insert(HOST, host);
-        fields.extend(self.headers.clone());
+    fn http1_fields(&self, call: &Call) -> Cow<'_, HeaderMap> {
+        let mut fields = Cow::Borrowed(&self.headers);
         if call.upgrade.is_some() {
+            let fields = fields.to_mut();
             fields.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
             fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             if !fields.contains_key(SEC_WEBSOCKET_KEY) {
-                headers::insert_text(&mut fields, SEC_WEBSOCKET_KEY, &seed::websocket_key());
+                headers::insert_text(fields, SEC_WEBSOCKET_KEY, &seed::websocket_key());
             }
         }
-        join_cookies(&mut fields);
-        Ok(fields)
+        if let Some(cookie) = joined_cookie(&self.headers) {
+            fields.to_mut().insert(COOKIE, cookie);
+        }
+        fields
     }
 }
 
 /// HTTP/2 may send a cookie in parts; HTTP/1.1 knows one field (RFC 9113 section 8.2.3).
-fn join_cookies(fields: &mut HeaderMap) {
-    let mut parts = fields.get_all(COOKIE).iter();
-    if let (Some(_), Some(_)) = (parts.next(), parts.next()) {
-        let parts: Vec<&[u8]> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-        if let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
-            fields.insert(COOKIE, joined);
-        }
+fn joined_cookie(fields: &HeaderMap) -> Option<HeaderValue> {
+    let parts: Vec<&[u8]> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if parts.len() < 2 {
+        return None;
     }
+    HeaderValue::from_bytes(&parts.join(&b"; "[..])).ok()
 }
 
 impl Failed {

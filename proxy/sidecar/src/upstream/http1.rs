@@ -51,6 +51,17 @@ pub enum Http1Error {
     Aborted,
 }
 
+/// What is asked of whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'h> {
+    /// Method.
+    pub method: &'h Method,
+    /// Path and query.
+    pub target: &'h str,
+    /// Host and port.
+    pub host: &'h str,
+}
+
 /// A connection.
 pub struct Http1 {
     wire: Box<dyn Wire>,
@@ -128,19 +139,21 @@ impl Http1 {
     /// When the head cannot be written as HTTP/1.1.
     pub fn start(
         &mut self,
-        method: &Method,
-        target: &str,
+        start: Start<'_>,
         fields: &HeaderMap,
         upload: Option<&Arc<Upload>>,
     ) -> Result<(), Http1Error> {
-        let framing = Framing::of_request(method, fields, upload.map(Arc::as_ref))?;
-        let front = head::request(method, target, fields, framing);
+        if !start.host.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Http1Error::Protocol("the host has a character that cannot be sent"));
+        }
+        let framing = Framing::of_request(start.method, fields, upload.map(Arc::as_ref))?;
+        let front = head::request(start, fields, framing);
         let state = if framing == Framing::None { SendState::Last } else { SendState::Body };
         let upload = upload.map(|upload| (Arc::clone(upload), upload.turn()));
         let announces_trailers = fields.contains_key(TRAILER);
         self.sending =
             Sending { upload, framing, announces_trailers, front, chunk: Bytes::new(), back: b"", state };
-        self.receiving = Receiving { decoder: Decoder::ended(), is_head: *method == Method::HEAD };
+        self.receiving = Receiving { decoder: Decoder::ended(), is_head: *start.method == Method::HEAD };
         self.written_bytes = 0;
         Ok(())
     }
@@ -419,6 +432,10 @@ mod tests {
         if ends { Upload::whole(chunks, held, None) } else { Upload::new(chunks, held) }
     }
 
+    fn to<'h>(host: &'h str, method: &'h Method) -> Start<'h> {
+        Start { method, target: "/", host }
+    }
+
     fn fields(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
@@ -434,7 +451,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_written_in_one_framing() {
-        let (sized, nothing) = (&[("host", "a"), ("content-length", "4")][..], &[("host", "a")][..]);
+        let (sized, nothing) = (&[("content-length", "4")][..], &[][..]);
         for (method, given, chunks, ends, expected) in [
             (Method::GET, nothing, &[][..], true, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"),
             (Method::POST, nothing, &[], true, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"),
@@ -462,7 +479,7 @@ mod tests {
         ] {
             let (mut connection, mut theirs) = connection();
             let upload = upload(chunks, ends);
-            connection.start(&method, "/", &fields(given), Some(&upload)).unwrap();
+            connection.start(to("a", &method), &fields(given), Some(&upload)).unwrap();
             if !ends {
                 assert!(poll_fn(|cx| Poll::Ready(connection.poll_send(cx).is_pending())).await);
                 upload.finish(None);
@@ -474,11 +491,11 @@ mod tests {
 
     #[tokio::test]
     async fn trailers_are_sent_where_they_were_announced() {
-        let announced = &[("host", "a"), ("trailer", "t")][..];
-        for (given, end) in [(announced, "0\r\nt: 1\r\n\r\n"), (&[("host", "a")], "\r\n0\r\n\r\n")] {
+        let announced = &[("trailer", "t")][..];
+        for (given, end) in [(announced, "0\r\nt: 1\r\n\r\n"), (&[], "\r\n0\r\n\r\n")] {
             let (mut connection, mut theirs) = connection();
             let upload = upload(&["ab"], false);
-            connection.start(&Method::POST, "/", &fields(given), Some(&upload)).unwrap();
+            connection.start(to("a", &Method::POST), &fields(given), Some(&upload)).unwrap();
             upload.finish(Some(fields(&[("t", "1")])));
             poll_fn(|cx| connection.poll_send(cx)).await.unwrap();
             let written = written(&mut theirs);
@@ -490,8 +507,8 @@ mod tests {
     async fn a_body_that_is_not_as_long_as_it_says_is_refused() {
         for (chunks, expected) in [(&["abc"][..], "shorter"), (&["abcde"], "longer"), (&[], "shorter")] {
             let (mut connection, _theirs) = connection();
-            let given = fields(&[("host", "a"), ("content-length", "4")]);
-            connection.start(&Method::POST, "/", &given, Some(&upload(chunks, true))).unwrap();
+            let given = fields(&[("content-length", "4")]);
+            connection.start(to("a", &Method::POST), &given, Some(&upload(chunks, true))).unwrap();
             let refused = poll_fn(|cx| connection.poll_send(cx)).await.unwrap_err();
             assert!(refused.to_string().contains(expected), "{refused}");
         }
@@ -500,7 +517,7 @@ mod tests {
     /// What the application sends, how the request's answer reads, and whether the connection is kept.
     async fn check(method: &Method, sent: &str, cut: usize) -> Result<(Vec<u16>, String, bool), String> {
         let (mut connection, mut theirs) = connection();
-        connection.start(method, "/", &fields(&[("host", "a")]), None).unwrap();
+        connection.start(to("a", method), &HeaderMap::new(), None).unwrap();
         let application = async {
             for piece in sent.as_bytes().chunks(cut) {
                 theirs.write_all(piece).await.unwrap();
@@ -651,7 +668,7 @@ mod tests {
     #[tokio::test]
     async fn what_follows_a_switch_is_not_lost() {
         let (mut connection, mut theirs) = connection();
-        connection.start(&Method::GET, "/", &fields(&[("host", "a")]), None).unwrap();
+        connection.start(to("a", &Method::GET), &HeaderMap::new(), None).unwrap();
         theirs.write_all(b"HTTP/1.1 101 Switching\r\n\r\nfirst").await.unwrap();
         let answer = poll_fn(|cx| connection.poll_head(cx)).await.unwrap();
         let (mut wire, first) = connection.into_parts();

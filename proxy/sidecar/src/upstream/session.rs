@@ -117,7 +117,7 @@ impl LogicalRequest {
             let attempt_deadline = self.call.attempt_timeout.map(|span| clock::now() + span);
             let deadline = earlier(self.call.deadline, attempt_deadline);
             let head = self.head_for(ticket.as_ref(), retries + 1);
-            let sent = attempt::attempt(&self.means.pool, &place, terms, &head, &self.call);
+            let sent = attempt::attempt(&self.means.pool, &place, terms, head, &self.call);
             let failed = match bounded(deadline, sent).await {
                 Ok(Ok((response, answer))) if !is_unprocessed(&response, &place) => {
                     self.running = Some(Running::new(answer, place, deadline, ticket));

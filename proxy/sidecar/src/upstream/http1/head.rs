@@ -2,21 +2,24 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
-use super::Http1Error;
 use super::body::Framing;
+use super::{Http1Error, Start};
 
 /// Fields of one answer.
 const FIELDS_MAX: usize = 256;
 
-/// The head of a request. `fields` holds `host`, and nothing that is about one connection but what an upgrade needs.
-pub(super) fn request(method: &Method, target: &str, fields: &HeaderMap, framing: Framing) -> BytesMut {
+/// The head of a request. `fields` holds nothing that is about one connection but what an upgrade needs.
+pub(super) fn request(start: Start<'_>, fields: &HeaderMap, framing: Framing) -> BytesMut {
     let mut out = BytesMut::with_capacity(256 + 48 * fields.len());
-    out.put_slice(method.as_str().as_bytes());
+    out.put_slice(start.method.as_str().as_bytes());
     out.put_u8(b' ');
-    out.put_slice(target.as_bytes());
-    out.put_slice(b" HTTP/1.1\r\n");
+    out.put_slice(start.target.as_bytes());
+    // First, as RFC 9110 section 7.2 asks.
+    out.put_slice(b" HTTP/1.1\r\nhost: ");
+    out.put_slice(start.host.as_bytes());
+    out.put_slice(b"\r\n");
     for (name, value) in fields {
         // Told once, below, in its one true form.
         if *name != CONTENT_LENGTH {
