@@ -17,6 +17,7 @@ use penstock_model::units::Moment;
 use penstock_policy::judge::{self, Answer, Class, Ending, Grpc, Outcome};
 use penstock_policy::objective::{self, Count, Finished};
 use penstock_policy::route::Matched;
+use prometheus::Histogram;
 
 use super::Shared;
 use super::headers;
@@ -134,6 +135,8 @@ struct Answered {
     grpc_status: Option<u32>,
     bytes: u64,
     longest_gap_ns: u64,
+    /// Where they are counted.
+    gaps: Option<Histogram>,
     meter: Option<Meter>,
     first_byte: Option<Moment>,
 }
@@ -256,14 +259,19 @@ impl Exchange {
     }
 
     fn read_answer(&mut self, read: impl FnOnce(&mut Meter, &mut dyn FnMut(u64))) {
-        let Some(mut meter) = self.answered.meter.take() else { return };
-        let mut longest_gap_ns = self.answered.longest_gap_ns;
-        read(&mut meter, &mut |gap_ns| {
-            longest_gap_ns = longest_gap_ns.max(gap_ns);
-            self.gap(Duration::from_nanos(gap_ns));
+        let Self { answered, chosen, scanner, shared, asked, .. } = self;
+        let Some(meter) = &mut answered.meter else { return };
+        read(meter, &mut |gap_ns| {
+            answered.longest_gap_ns = answered.longest_gap_ns.max(gap_ns);
+            // Looked up once: a long stream has thousands of them.
+            let gaps = answered.gaps.get_or_insert_with(|| {
+                let direction = asked.as_ref().map_or(Direction::Outbound, |asked| asked.arrival.direction);
+                let backend = chosen.as_ref().and_then(|chosen| chosen.backend.as_ref());
+                let model = scanner.as_ref().and_then(|body| body.0.facts().model.as_deref());
+                shared.telemetry.metrics.gaps_of(direction.as_str(), backend, model)
+            });
+            gaps.observe(Duration::from_nanos(gap_ns).as_secs_f64());
         });
-        self.answered.longest_gap_ns = longest_gap_ns;
-        self.answered.meter = Some(meter);
     }
 
     /// Fields at the answer's end, or at its head where a gRPC answer has no body.
@@ -399,13 +407,6 @@ impl Exchange {
                 self.shared.telemetry.metrics.slo_events.with_label_values(&labels).inc();
             }
         }
-    }
-
-    fn gap(&self, gap: Duration) {
-        let backend = self.chosen.as_ref().and_then(|chosen| chosen.backend.as_ref());
-        let backend = backend.map(|id| (&*id.0.namespace, &*id.0.name));
-        let model = self.scanner.as_ref().and_then(|body| body.0.facts().model.as_deref());
-        self.shared.telemetry.metrics.gap(self.direction().as_str(), backend, model, gap);
     }
 }
 

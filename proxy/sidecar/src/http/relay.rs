@@ -13,13 +13,15 @@ use http::Response;
 
 use super::exchange::Exchange;
 use super::{Stop, headers, prepare};
-use crate::listen::caller::{Caller, CallerError};
+use crate::listen::caller::{Caller, CallerError, Then};
 use crate::upstream::attempt::Part;
 use crate::upstream::call::Failure;
 use crate::upstream::session::LogicalRequest;
 
 /// What the caller's end gave.
 type Came = Result<Option<Bytes>, CallerError>;
+/// What the endpoint's end gave.
+type Next = Result<Part, Failure>;
 
 /// Sends the request and passes the answer on, to its end.
 ///
@@ -35,36 +37,26 @@ pub(super) async fn relay(
     let answered = Box::pin(answer(caller, exchange, request, &mut is_awaited)).await?;
     let (mut head, ()) = answered.map_err(Stop::Endpoint)?.into_parts();
     prepare::answer_passes(caller, &mut head, exchange);
-    let mut is_over = !exchange.is_switched && request.is_over();
-    let first = match exchange.is_switched || is_over {
-        true => None,
-        false => poll_fn(|context| Poll::Ready(ready(request.poll_part(context)))).await,
-    };
-    if matches!(first, Some(Ok(_))) {
-        caller.hold_back();
+    if !exchange.is_switched && request.is_over() {
+        return Ok(caller.send_head(head, Then::End).await?);
     }
-    caller.send_head(head, is_over).await?;
+    let mut next = None;
     if exchange.is_switched {
+        caller.send_head(head, Then::Later).await?;
         is_awaited = !caller.is_body_done();
+    } else {
+        next = at_hand(request).await;
+        caller.send_head(head, what_follows(next.as_ref())).await?;
     }
-    if let Some(first) = first {
-        is_over = hand_down(first, caller, exchange).await?;
-    }
-    while !is_over {
-        let (came, part) = {
-            let mut body = pin!(caller.body_or_gone(is_awaited));
-            poll_fn(|context| {
-                let part = request.poll_part(context);
-                let came = body.as_mut().poll(context);
-                if part.is_pending() && came.is_pending() {
-                    return Poll::Pending;
-                }
-                Poll::Ready((ready(came), ready(part)))
-            })
-            .await
-        };
+    loop {
+        let (came, part) = either(caller, is_awaited, request, next.take()).await;
+        let mut is_over = false;
         if let Some(part) = part {
-            is_over = hand_down(part, caller, exchange).await?;
+            is_over = is_end(&part);
+            if !is_over {
+                next = at_hand(request).await;
+            }
+            hand_down(part, what_follows(next.as_ref()), caller, exchange).await?;
         }
         match came {
             // The answer is whole: whether anybody stays to send more is of no interest.
@@ -72,8 +64,45 @@ pub(super) async fn relay(
             Some(came) => is_awaited = hand_up(came, caller, exchange)?,
             None => {}
         }
+        if is_over {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// Waits for either end, and takes from both what is there. Of the endpoint's, `next` may be at hand already.
+async fn either(
+    caller: &mut Caller,
+    is_awaited: bool,
+    request: &mut LogicalRequest,
+    mut next: Option<Next>,
+) -> (Option<Came>, Option<Next>) {
+    let mut body = pin!(caller.body_or_gone(is_awaited));
+    poll_fn(|context| {
+        let part = next.take().or_else(|| ready(request.poll_part(context)));
+        let came = ready(body.as_mut().poll(context));
+        if part.is_none() && came.is_none() {
+            return Poll::Pending;
+        }
+        Poll::Ready((came, part))
+    })
+    .await
+}
+
+/// What else of the answer is there already.
+async fn at_hand(request: &mut LogicalRequest) -> Option<Next> {
+    poll_fn(|context| Poll::Ready(ready(request.poll_part(context)))).await
+}
+
+fn what_follows(next: Option<&Next>) -> Then {
+    if matches!(next, Some(Ok(_))) { Then::More } else { Then::Later }
+}
+
+fn is_end(part: &Next) -> bool {
+    match part {
+        Ok(Part::Chunk { is_last, .. }) => *is_last,
+        Ok(Part::End(_)) | Err(_) => true,
+    }
 }
 
 /// Waits for the head of the answer, while the body is sent and interim answers are passed on.
@@ -103,7 +132,7 @@ async fn answer(
         while let Some(interim) = next {
             let (mut head, ()) = interim.into_parts();
             prepare::answer_passes(caller, &mut head, exchange);
-            caller.send_head(head, false).await?;
+            caller.send_head(head, Then::Later).await?;
             next = caller.line().take_interim();
         }
         if let Some(came) = came {
@@ -115,17 +144,12 @@ async fn answer(
     }
 }
 
-/// To the caller. True at the end of the answer.
-async fn hand_down(
-    part: Result<Part, Failure>,
-    caller: &mut Caller,
-    exchange: &mut Exchange,
-) -> Result<bool, Stop> {
+/// To the caller.
+async fn hand_down(part: Next, then: Then, caller: &mut Caller, exchange: &mut Exchange) -> Result<(), Stop> {
     match part.map_err(Stop::Endpoint)? {
         Part::Chunk { bytes, is_last } => {
             exchange.answer_passes(&bytes);
-            caller.send(bytes, is_last).await?;
-            Ok(is_last)
+            caller.send(bytes, if is_last { Then::End } else { then }).await?;
         }
         Part::End(mut trailers) => {
             if let Some(trailers) = &mut trailers {
@@ -133,9 +157,9 @@ async fn hand_down(
                 headers::clean_trailers(trailers);
             }
             caller.end(trailers).await?;
-            Ok(true)
         }
     }
+    Ok(())
 }
 
 /// To the endpoint. True while more of the body may come.

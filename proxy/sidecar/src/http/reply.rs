@@ -11,7 +11,7 @@ use penstock_dialect::reply::{ErrorCode, Reply};
 use super::exchange::Exchange;
 use super::headers::{self, ERROR, REQUEST_ID, UNPROCESSED, WIRE, WIRE_VERSION};
 use super::{Connection, Stop};
-use crate::listen::caller::{Caller, CallerError};
+use crate::listen::caller::{Caller, CallerError, Then};
 use crate::listen::conn::Direction;
 use crate::upstream::call::Failure;
 
@@ -67,10 +67,11 @@ pub(super) async fn send(
     }
     exchange.answer_began(status, fields);
     // A gRPC answer ends with its head: its own library takes no empty frame of data after a status.
-    let ends = is_head || is_grpc;
-    caller.send_head(head, ends).await?;
-    if !ends {
-        caller.send(Bytes::from(body.bytes), true).await?;
+    if is_head || is_grpc {
+        caller.send_head(head, Then::End).await?;
+    } else {
+        caller.send_head(head, Then::More).await?;
+        caller.send(Bytes::from(body.bytes), Then::End).await?;
     }
     Ok(connection)
 }
@@ -93,7 +94,7 @@ pub(super) async fn redirect(
     }
     ready_for_another(caller).await;
     exchange.answer_began(status, &head.headers);
-    caller.send_head(head, true).await
+    caller.send_head(head, Then::End).await
 }
 
 fn head(status: u16) -> response::Parts {

@@ -22,6 +22,17 @@ pub enum CallerError {
     Malformed(String),
 }
 
+/// What follows a part of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Another part that is at hand: this one may wait for it, and go out with it.
+    More,
+    /// Nothing yet.
+    Later,
+    /// Nothing at all.
+    End,
+}
+
 /// See the module.
 #[expect(
     clippy::large_enum_variant,
@@ -158,21 +169,14 @@ impl Caller {
         }
     }
 
-    /// What is sent next goes out with what is sent after it, which is at hand already.
-    pub fn hold_back(&mut self) {
-        if let Self::Http1(caller) = self {
-            caller.hold_back();
-        }
-    }
-
-    /// Sends the head of an answer, or an interim one; nothing follows where it `ends`.
+    /// Sends the head of an answer, or an interim one.
     ///
     /// # Errors
     /// When the caller is gone.
-    pub async fn send_head(&mut self, head: response::Parts, ends: bool) -> Result<(), CallerError> {
+    pub async fn send_head(&mut self, head: response::Parts, then: Then) -> Result<(), CallerError> {
         match self {
-            Self::Http1(caller) => caller.send_head(head, ends).await,
-            Self::Http2(caller) => caller.send_head(head, ends),
+            Self::Http1(caller) => caller.send_head(head, then).await,
+            Self::Http2(caller) => caller.send_head(head, then),
         }
     }
 
@@ -180,10 +184,10 @@ impl Caller {
     ///
     /// # Errors
     /// When the caller is gone.
-    pub async fn send(&mut self, bytes: Bytes, ends: bool) -> Result<(), CallerError> {
+    pub async fn send(&mut self, bytes: Bytes, then: Then) -> Result<(), CallerError> {
         match self {
-            Self::Http1(caller) => caller.send(&bytes, ends).await,
-            Self::Http2(caller) => caller.send(bytes, ends),
+            Self::Http1(caller) => caller.send(&bytes, then).await,
+            Self::Http2(caller) => caller.send(bytes, then),
         }
     }
 
@@ -194,7 +198,7 @@ impl Caller {
     pub async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), CallerError> {
         match self {
             // pingora writes no trailers over HTTP/1.1.
-            Self::Http1(caller) => caller.send(b"", true).await,
+            Self::Http1(caller) => caller.send(b"", Then::End).await,
             Self::Http2(caller) => caller.end(trailers),
         }
     }

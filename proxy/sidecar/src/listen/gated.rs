@@ -23,6 +23,8 @@ use crate::http::hygiene::gate::{self, Gate, Judged, Rest};
 
 /// How long a client that was refused may go on sending before the connection is cut: a reset would overtake the answer.
 const LINGER_MAX: Duration = Duration::from_millis(200);
+/// Most that is held back of an answer.
+const HELD_BACK_BYTES_MAX: usize = 16 << 10;
 /// Pieces that are written in one call: what was held back, and what a chunk is made of.
 const SLICES_MAX: usize = 8;
 /// Taken off the stream and thrown away at once.
@@ -278,13 +280,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
         if let Some(first) = slices.first() {
             self.answered(first);
         }
-        if !self.arrival.head.is_held_back() {
+        let count: usize = slices.iter().map(|slice| slice.len()).sum();
+        if !self.arrival.head.is_held_back() || self.held_back.len() + count > HELD_BACK_BYTES_MAX {
             return self.poll_write_on(cx, slices);
         }
         for slice in slices {
             self.held_back.extend_from_slice(slice);
         }
-        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -329,8 +332,7 @@ mod tests {
         }
     }
 
-    /// Calls that are made for a head and two parts of a body, the first of which is there with the head.
-    async fn calls(taken_at_once: usize) -> Vec<Vec<u8>> {
+    fn gated(taken_at_once: usize) -> (Arc<Arrival>, Gated<Calls>) {
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
         let arrival = Arc::new(Arrival {
             direction: Direction::Outbound,
@@ -340,9 +342,14 @@ mod tests {
             head: HeadWatch::default(),
             line: Arc::default(),
         });
-        let limits = Limits::default();
-        let mut gated =
-            Gated::new(Calls(Vec::new(), taken_at_once), Bytes::new(), Arc::clone(&arrival), &limits);
+        let calls = Calls(Vec::new(), taken_at_once);
+        let gated = Gated::new(calls, Bytes::new(), Arc::clone(&arrival), &Limits::default());
+        (arrival, gated)
+    }
+
+    /// Calls that are made for a head and two parts of a body, the first of which is there with the head.
+    async fn calls(taken_at_once: usize) -> Vec<Vec<u8>> {
+        let (arrival, mut gated) = gated(taken_at_once);
         arrival.head.hold_back();
         gated.write_all(b"head ").await.expect("held back");
         gated.flush().await.expect("held back");
@@ -357,5 +364,17 @@ mod tests {
     async fn what_is_there_at_the_same_time_is_one_call() {
         assert_eq!(calls(100).await, [&b"head and body"[..], b", more"]);
         assert_eq!(calls(3).await.concat(), b"head and body, more");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_held_back_than_the_bound() {
+        let (arrival, mut gated) = gated(usize::MAX);
+        arrival.head.hold_back();
+        let chunk = vec![b'x'; HELD_BACK_BYTES_MAX / 2];
+        for _ in 0..5 {
+            gated.write_all(&chunk).await.expect("taken");
+            assert!(gated.held_back.len() <= HELD_BACK_BYTES_MAX);
+        }
+        assert_eq!(gated.io.0.concat().len() + gated.held_back.len(), 5 * chunk.len());
     }
 }

@@ -14,7 +14,7 @@ use pingora_http::ResponseHeader;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::caller::{Caller, CallerError};
+use super::caller::{Caller, CallerError, Then};
 use super::conn::Arrival;
 use super::line::STALL_MAX;
 use crate::http::{self as requests, Connection, Shared};
@@ -151,13 +151,22 @@ impl Http1Caller {
         Ok(self.session.write_continue_response().await?)
     }
 
-    pub(super) async fn send_head(&mut self, head: response::Parts, ends: bool) -> Result<(), CallerError> {
+    pub(super) async fn send_head(&mut self, head: response::Parts, then: Then) -> Result<(), CallerError> {
         let mut head = ResponseHeader::from(head);
         head.set_version(Version::HTTP_11);
         self.keep_open(head.status);
         self.frame(&mut head);
+        self.gather(then);
         self.session.write_response_header(Box::new(head)).await?;
-        if ends { self.send(b"", true).await } else { Ok(()) }
+        if then == Then::End { self.send(b"", then).await } else { Ok(()) }
+    }
+
+    /// pingora writes part by part; what is followed at once is held back until the last of it.
+    fn gather(&self, then: Then) {
+        match then {
+            Then::More | Then::End => self.arrival.head.hold_back(),
+            Then::Later => self.arrival.head.let_go(),
+        }
     }
 
     /// An answer before the end of the upload costs the connection; an interim one does not.
@@ -181,20 +190,12 @@ impl Http1Caller {
         }
     }
 
-    pub(super) fn hold_back(&self) {
-        self.arrival.head.hold_back();
-    }
-
-    pub(super) async fn send(&mut self, bytes: &[u8], ends: bool) -> Result<(), CallerError> {
+    pub(super) async fn send(&mut self, bytes: &[u8], then: Then) -> Result<(), CallerError> {
         if !bytes.is_empty() {
-            if ends {
-                self.arrival.head.hold_back();
-            } else {
-                self.arrival.head.let_go();
-            }
+            self.gather(then);
             self.session.write_body(bytes).await?;
         }
-        if ends {
+        if then == Then::End {
             self.arrival.head.let_go();
             self.session.finish_body().await?;
         }

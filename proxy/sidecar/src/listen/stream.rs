@@ -13,7 +13,7 @@ use http::{HeaderMap, Response, StatusCode, Version, request, response};
 use pingora_core::protocols::http::date::get_cached_date;
 use tokio::time::{Sleep, sleep};
 
-use super::caller::CallerError;
+use super::caller::{CallerError, Then};
 use super::conn::Arrival;
 use super::line::{Line, STALL_MAX};
 
@@ -172,10 +172,11 @@ impl Http2Stream {
     pub(super) fn invite_body(&mut self) -> Result<(), CallerError> {
         let mut head = Response::new(());
         *head.status_mut() = StatusCode::CONTINUE;
-        self.send_head(head.into_parts().0, false)
+        self.send_head(head.into_parts().0, Then::Later)
     }
 
-    pub(super) fn send_head(&mut self, mut head: response::Parts, ends: bool) -> Result<(), CallerError> {
+    pub(super) fn send_head(&mut self, mut head: response::Parts, then: Then) -> Result<(), CallerError> {
+        let ends = then == Then::End;
         for name in &CONNECTION_SPECIFIC {
             head.headers.remove(name);
         }
@@ -192,7 +193,8 @@ impl Http2Stream {
         Ok(())
     }
 
-    pub(super) fn send(&mut self, bytes: Bytes, ends: bool) -> Result<(), CallerError> {
+    pub(super) fn send(&mut self, bytes: Bytes, then: Then) -> Result<(), CallerError> {
+        let ends = then == Then::End;
         if self.ended || (bytes.is_empty() && !ends) {
             return Ok(());
         }
@@ -202,7 +204,9 @@ impl Http2Stream {
     }
 
     pub(super) fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), CallerError> {
-        let Some(trailers) = trailers.filter(|_| !self.ended) else { return self.send(Bytes::new(), true) };
+        let Some(trailers) = trailers.filter(|_| !self.ended) else {
+            return self.send(Bytes::new(), Then::End);
+        };
         let sent = self.line.send(|stream| stream.send_trailers(trailers));
         self.ended = true;
         told(sent, "the answer's trailers were sent")

@@ -1,13 +1,12 @@
 //! Every metric of the sidecar: name, unit, labels, buckets. No `prometheus` type leaves `telemetry`.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use penstock_model::names::ParentKind;
+use penstock_model::names::{BackendId, ParentKind};
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::access_log::Entry;
@@ -346,17 +345,16 @@ impl Metrics {
         Ok(page)
     }
 
-    /// The gap between two events with content.
-    pub fn gap(
+    /// Where the gaps between events with content of one answer are counted, in seconds.
+    pub fn gaps_of(
         &self,
         direction: &'static str,
-        backend: Option<(&str, &str)>,
+        backend: Option<&BackendId>,
         model: Option<&str>,
-        gap: Duration,
-    ) {
-        let (namespace, name) = backend.unwrap_or_default();
+    ) -> Histogram {
+        let (namespace, name) = backend.map(|id| (&*id.0.namespace, &*id.0.name)).unwrap_or_default();
         let model = self.model_label(model);
-        self.inter_token.with_label_values(&[direction, namespace, name, &model]).observe(gap.as_secs_f64());
+        self.inter_token.with_label_values(&[direction, namespace, name, &model])
     }
 
     /// Counts one request.

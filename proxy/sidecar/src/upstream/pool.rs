@@ -17,12 +17,11 @@ use parking_lot::Mutex;
 use penstock_model::units::Moment;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::BufWriter;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::dial::{Dial, Wire, gathered, read_ahead};
+use super::dial::{Dial, Gathered, Wire, gathered, read_ahead};
 use super::http1::Http1;
 use super::origin::{Distrust, Origin};
 use super::place::{Carrier, Offer, Place};
@@ -463,7 +462,7 @@ fn timed_out(place: &Place, terms: Terms) -> ConnectError {
 
 /// Runs a connection until it ends or its peer is told to be silent.
 async fn drive(
-    connection: h2::client::Connection<BufWriter<Box<dyn Wire>>, Bytes>,
+    connection: h2::client::Connection<Gathered<Box<dyn Wire>>, Bytes>,
     silent: oneshot::Receiver<()>,
     address: SocketAddr,
 ) {
