@@ -90,6 +90,7 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let metrics = &self.shared.telemetry.metrics;
         metrics.body_held_bytes.set(i64::try_from(self.shared.body_budget.held_bytes()).unwrap_or(i64::MAX));
+        metrics.tasks.set(i64::try_from(Tasks::alive()).unwrap_or(i64::MAX));
         for gauges in [&metrics.endpoint_load, &metrics.endpoint_state, &metrics.dns_stale] {
             gauges.reset();
         }

@@ -63,6 +63,11 @@ impl Tasks {
         tokio::task::spawn_blocking(work).await.ok()
     }
 
+    /// All tasks of this runtime that have not ended, of every group and of the libraries.
+    pub fn alive() -> usize {
+        tokio::runtime::Handle::current().metrics().num_alive_tasks()
+    }
+
     /// How many are running.
     pub fn running(&self) -> usize {
         self.group.running.load(Ordering::Acquire)
@@ -94,7 +99,7 @@ mod tests {
         let tasks = Tasks::default();
         tasks.spawn("endless", std::future::pending());
         tasks.spawn("short", async {});
-        assert_eq!(tasks.running(), 2);
+        assert_eq!((tasks.running(), Tasks::alive()), (2, 2));
         tasks.cut();
         tasks.all_ended().await;
         assert_eq!(tasks.running(), 0);

@@ -113,6 +113,8 @@ pub struct Metrics {
     pub access_log_dropped: IntCounter,
     /// Hooks that panicked; each loses one request.
     pub panics: IntCounter,
+    /// Tasks that have not ended.
+    pub tasks: IntGauge,
     /// Resources held, by type.
     pub xds_resources: IntGaugeVec,
     /// Responses of the control plane, by type and result.
@@ -285,6 +287,10 @@ impl Metrics {
             access_log_dropped: declare
                 .counter("penstock_access_log_dropped_total", "Lines that could not wait for the disk.")?,
             panics: declare.counter("penstock_panics_total", "Requests lost to a defect.")?,
+            tasks: declare.int_gauge(
+                "penstock_tasks",
+                "Work under way: connections, requests over HTTP/2, and the sidecar's own.",
+            )?,
             xds_resources: declare.int_gauges("penstock_xds_resources", "Resources held.", &["type"])?,
             xds_updates: declare.counters(
                 "penstock_xds_updates_total",
