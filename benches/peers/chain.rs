@@ -7,13 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep, timeout};
 
+use penstock_benches::child::{Child, Start, free_address};
 use penstock_benches::h1::{self, Connection};
+use penstock_benches::ours::{self, Application};
+use penstock_benches::place;
+use penstock_benches::route::{Hops, Protocol};
 use penstock_benches::unary;
 
 use crate::certs::{Files, Pair};
-use crate::child::{Child, Start, free_address};
-use crate::scenario::{Contender, Hops, Protocol};
-use crate::{envoy, haproxy, nginx, ours};
+use crate::scenario::Contender;
+use crate::{envoy, haproxy, nginx};
 
 /// A proxy on a busy machine answers within this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -23,14 +26,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// Where programs, files and cores are.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// Of our programs.
-    pub(crate) programs: PathBuf,
+    pub(crate) ours: place::Place,
     pub(crate) peers: PathBuf,
     pub(crate) certs: Pair,
-    /// Where proxies run.
-    pub(crate) proxy_core: usize,
-    /// Where everything else runs.
-    pub(crate) load_core: usize,
 }
 
 /// What is measured through which proxies.
@@ -81,7 +79,7 @@ impl Chain {
             Contender::Direct => {
                 Ok(Self { target: path.backend, proxies: Vec::new(), companions: Vec::new() })
             }
-            Contender::Ours => ours::start(place, path, dir).await,
+            Contender::Ours => our_own(place, path, dir).await,
             Contender::Envoy | Contender::Haproxy | Contender::Nginx => peer(place, contender, path, dir),
         }
     }
@@ -136,6 +134,13 @@ async fn ask(target: SocketAddr, protocol: Protocol) -> anyhow::Result<()> {
     timeout(ANSWER_DEADLINE, asked).await.context("no answer in time")?
 }
 
+async fn our_own(place: &Place, path: Route, dir: &Path) -> anyhow::Result<Chain> {
+    let application = Application { name: "bench", protocol: path.protocol, at: path.backend };
+    let ours = ours::start(&place.ours, path.hops, &[application], dir).await?;
+    let proxies = ours.sidecars.into_iter().map(|sidecar| sidecar.process).collect();
+    Ok(Chain { target: ours.target, proxies, companions: vec![ours.plane] })
+}
+
 fn peer(place: &Place, contender: Contender, path: Route, dir: &Path) -> anyhow::Result<Chain> {
     let target = free_address()?;
     let plain = Side::Plain(path.protocol);
@@ -171,7 +176,7 @@ fn peer(place: &Place, contender: Contender, path: Route, dir: &Path) -> anyhow:
         };
         std::fs::write(&config, text)?;
         let program = place.peers.join(contender.name());
-        let start = Start { name: &name, program: &program, core: place.proxy_core, dir };
+        let start = Start { name: &name, program: &program, core: place.ours.proxy_core, dir };
         proxies.push(Child::start(start, &arguments)?);
     }
     Ok(Chain { target, proxies, companions: Vec::new() })

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::certs::Files;
 use crate::chain::{Leg, Side};
-use crate::scenario::Protocol;
+use penstock_benches::route::Protocol;
 
 /// Above all that is open in any scenario; the default is 1,024.
 const REQUESTS_MAX: u32 = 100_000;

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::scenario::{Contender, Hops, Scenario};
-use crate::tether::Tethered;
+use penstock_benches::route::Hops;
+use penstock_benches::tether::Tethered;
+
+use crate::scenario::{Contender, Scenario};
 
 /// Measures Penstock's sidecars beside other proxies, in one run.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::chain::{Leg, Side};
-use crate::scenario::Protocol;
+use penstock_benches::route::Protocol;
 
 pub(crate) fn arguments(config: &Path) -> Vec<String> {
     ["-db", "-q", "-f", &config.display().to_string()].map(str::to_owned).into()

@@ -13,21 +13,16 @@
 
 mod certs;
 mod chain;
-mod child;
 mod envoy;
 mod flags;
 mod haproxy;
-mod machine;
 mod measure;
 mod nginx;
-mod ours;
-mod processes;
 mod ratios;
 mod results;
 mod run;
 mod scenario;
 mod tables;
-mod tether;
 
 use std::process::ExitCode;
 
@@ -35,6 +30,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use flags::{Command, Flags};
+use penstock_benches::tether;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {

@@ -6,13 +6,14 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use serde_json::Value;
 
+use penstock_benches::child::{Child, Start, listening};
 use penstock_benches::clock;
+use penstock_benches::processes::{CpuTimes, Memory, machine_busy_seconds};
+use penstock_benches::route::{Hops, Protocol};
 
 use crate::chain::{Chain, Place, Route};
-use crate::child::{Child, Start, listening};
 use crate::flags::Asked;
-use crate::processes::{CpuTimes, Memory, machine_busy_seconds};
-use crate::scenario::{Contender, Hops, Protocol, Scenario, Unit};
+use crate::scenario::{Contender, Scenario, Unit};
 
 /// With more than this of other processes a measurement is repeated.
 pub(crate) const FOREIGN_CORES_MAX: f64 = 0.3;
@@ -83,9 +84,9 @@ async fn backend(
     protocol: Protocol,
     dir: &Path,
 ) -> anyhow::Result<(Child, std::net::SocketAddr)> {
-    let program = place.programs.join("penstock-backend");
+    let program = place.ours.programs.join("penstock-backend");
     let mut child =
-        Child::start(Start { name: "backend", program: &program, core: place.load_core, dir }, &[])?;
+        Child::start(Start { name: "backend", program: &program, core: place.ours.load_core, dir }, &[])?;
     let said = child.first_line().await?;
     let listener = match protocol {
         Protocol::Http1 => "h1",
@@ -102,12 +103,12 @@ async fn under_load(
     backend: &Child,
     dir: &Path,
 ) -> anyhow::Result<Figures> {
-    let program = place.programs.join("penstock-load");
+    let program = place.ours.programs.join("penstock-load");
     let mut arguments = vec!["--target".to_owned(), chain.target.to_string()];
     arguments.extend(cell.scenario.load(cell.hops, asked.measured, asked.idle_streams));
     let proxies = chain.proxy_ids();
     let memory_before = Memory::of(&proxies);
-    let start = Start { name: "load", program: &program, core: place.load_core, dir };
+    let start = Start { name: "load", program: &program, core: place.ours.load_core, dir };
     let (mut load, mut lines) = Child::talking(start, &arguments)?;
     let mut own = chain.companion_ids();
     own.extend(&proxies);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::certs::NAME;
 use crate::chain::{Leg, Side};
-use crate::scenario::Protocol;
+use penstock_benches::route::Protocol;
 
 /// Where nginx would like to write.
 const TEMPORARY: [&str; 5] = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];

@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::measure::{Cell, Figures};
 use crate::results::Results;
-use crate::scenario::{Contender, Hops, Scenario};
+use crate::scenario::{Contender, Scenario};
+use penstock_benches::route::Hops;
 
 /// One ratio: its name, what is measured, and which figure.
 type Row = (&'static str, Scenario, Hops, fn(&Figures) -> f64);

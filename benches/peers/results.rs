@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::machine::Machine;
 use crate::measure::{Cell, FOREIGN_CORES_MAX, Figures};
 use crate::ratios;
+use penstock_benches::machine::Machine;
 
 /// Everything of one run.
 #[derive(Debug)]

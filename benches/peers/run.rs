@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ValueEnum;
-use rustix::thread::sched_getaffinity;
 
-use penstock_benches::limits;
+use penstock_benches::machine::Machine;
+use penstock_benches::route::Hops;
+use penstock_benches::{limits, place};
 
 use crate::certs::Pair;
 use crate::chain::Place;
 use crate::flags::Asked;
-use crate::machine::Machine;
 use crate::measure::{Cell, measure};
 use crate::results::Results;
-use crate::scenario::{Contender, Hops, Scenario};
-use crate::{tables, tether};
+use crate::scenario::{Contender, Scenario};
+use crate::tables;
 
 /// Our own programs, which stand beside this one.
 const PROGRAMS: [&str; 4] = ["penstock-proxy", "penstock-control-plane", "penstock-backend", "penstock-load"];
@@ -114,21 +114,9 @@ fn contenders(asked: &Asked, place: &Place, missing: &mut Vec<String>) -> Vec<Co
 }
 
 fn place(asked: &Asked, dir: &Path) -> anyhow::Result<Place> {
-    let own = std::env::current_exe()?;
-    let programs = own.parent().context("a program without a directory")?.to_owned();
-    for name in PROGRAMS {
-        if !programs.join(name).is_file() {
-            bail!("{name} is missing in {}: build the workspace first", programs.display());
-        }
-    }
-    let allowed = sched_getaffinity(None)?;
-    let mut cores = (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-    let (Some(proxy_core), Some(load_core)) = (cores.next(), cores.next()) else {
-        bail!("two cores are needed: one for the proxies, one for the load");
-    };
-    tether::pin(load_core)?;
+    let ours = place::Place::here(&PROGRAMS)?;
     let peers = std::path::absolute(&asked.peers_dir)?;
-    Ok(Place { programs, peers, certs: Pair::make(dir)?, proxy_core, load_core })
+    Ok(Place { ours, peers, certs: Pair::make(dir)? })
 }
 
 #[expect(clippy::print_stdout, reason = "what this program is for")]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use penstock_benches::route::{Hops, Protocol};
+
 /// A load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -25,18 +27,6 @@ pub(crate) enum Scenario {
     Idle,
 }
 
-/// A path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Hops {
-    /// No proxy
-    Direct,
-    /// One proxy, plaintext
-    One,
-    /// Two proxies with mutual TLS and HTTP/2 between them
-    Two,
-}
-
 /// Who is on the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,13 +42,6 @@ pub(crate) enum Contender {
     Haproxy,
     /// nginx
     Nginx,
-}
-
-/// What the client and the backend speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    Http1,
-    Http2,
 }
 
 /// What is counted.
@@ -118,16 +101,6 @@ impl Scenario {
             (Self::Idle, _) => format!("idle --streams {idle_streams}"),
         };
         format!("--warm-up 1s --for {seconds}s {words}").split(' ').map(str::to_owned).collect()
-    }
-}
-
-impl Hops {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::One => "one hop, plaintext",
-            Self::Two => "two hops, mutual TLS",
-        }
     }
 }
 

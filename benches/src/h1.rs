@@ -119,23 +119,53 @@ impl Connection {
     ///
     /// # Errors
     /// When the answer does not end well, or is not 200.
-    pub async fn exchange(&mut self, request: &[u8], mut sink: impl FnMut(&[u8])) -> anyhow::Result<()> {
-        self.stream.write_all(request).await?;
-        let (status, mut body) = loop {
-            if let Some(head) = response_head(&mut self.buffer)? {
-                break head;
-            }
-            self.more().await?;
-        };
+    pub async fn exchange(&mut self, request: &[u8], sink: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        self.send(request).await?;
+        self.answer(sink).await
+    }
+
+    /// Sends a request or a part of one.
+    ///
+    /// # Errors
+    /// When the other side takes no more.
+    pub async fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(self.stream.write_all(bytes).await?)
+    }
+
+    /// Reads a whole answer, its data into `sink`.
+    ///
+    /// # Errors
+    /// When it does not end well, or is not 200.
+    pub async fn answer(&mut self, mut sink: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        let (status, mut body) = self.head().await?;
+        while !self.part(&mut body, &mut sink).await? {}
+        ensure!(status == 200, "answered with {status}");
+        Ok(())
+    }
+
+    /// Reads the head of an answer: its status, and its body to come.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn head(&mut self) -> anyhow::Result<(u16, Body)> {
         loop {
-            body.read(&mut self.buffer, &mut sink).map_err(|Malformed| anyhow::anyhow!("a broken body"))?;
-            if body.is_over() {
-                break;
+            if let Some(head) = response_head(&mut self.buffer)? {
+                return Ok(head);
             }
             self.more().await?;
         }
-        ensure!(status == 200, "answered with {status}");
-        Ok(())
+    }
+
+    /// Hands what has arrived of a body to `sink`, and waits for more unless that was all: then it is true.
+    ///
+    /// # Errors
+    /// When it breaks off.
+    pub async fn part(&mut self, body: &mut Body, sink: &mut impl FnMut(&[u8])) -> anyhow::Result<bool> {
+        body.read(&mut self.buffer, sink).map_err(|Malformed| anyhow::anyhow!("a broken body"))?;
+        if !body.is_over() {
+            self.more().await?;
+        }
+        Ok(body.is_over())
     }
 
     async fn more(&mut self) -> anyhow::Result<()> {

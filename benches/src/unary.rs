@@ -1,5 +1,6 @@
 //! Unary calls over HTTP/2 without TLS, as gRPC makes them: a message, an answer, trailers.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
@@ -29,7 +30,7 @@ pub async fn connect(to: SocketAddr) -> anyhow::Result<(SendRequest<Bytes>, Conn
 ///
 /// # Errors
 /// When it does not end with `grpc-status: 0`.
-pub async fn call(authority: SocketAddr, sender: &mut SendRequest<Bytes>) -> anyhow::Result<()> {
+pub async fn call(authority: impl Display, sender: &mut SendRequest<Bytes>) -> anyhow::Result<()> {
     std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
     let request = Request::post(format!("http://{authority}/bench.Small/Ask"))
         .header("content-type", "application/grpc")

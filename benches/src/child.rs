@@ -1,4 +1,4 @@
-//! One child process, pinned to a core.
+//! One child process, pinned to a core. It is started through `tether`, a command that every program which uses this has.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ const LOG_BYTES_SHOWN: usize = 600;
 
 /// A child process. Dropping it kills it.
 #[derive(Debug)]
-pub(crate) struct Child {
+pub struct Child {
     name: String,
     id: u32,
     process: tokio::process::Child,
@@ -29,23 +29,32 @@ pub(crate) struct Child {
 
 /// Which program, and where.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Start<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) program: &'a Path,
-    pub(crate) core: usize,
+pub struct Start<'a> {
+    /// Of its files.
+    pub name: &'a str,
+    /// Where it is.
+    pub program: &'a Path,
+    /// Where it runs.
+    pub core: usize,
     /// Where its output goes.
-    pub(crate) dir: &'a Path,
+    pub dir: &'a Path,
 }
 
 impl Child {
     /// Starts a program whose output goes to files.
-    pub(crate) fn start(start: Start<'_>, arguments: &[String]) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(start: Start<'_>, arguments: &[String]) -> anyhow::Result<Self> {
         let output = start.dir.join(format!("{}.out", start.name));
         Self::spawn(start, arguments, File::create(&output)?.into())
     }
 
     /// Starts a program whose output is read line by line.
-    pub(crate) fn talking(
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn talking(
         start: Start<'_>,
         arguments: &[String],
     ) -> anyhow::Result<(Self, Lines<BufReader<ChildStdout>>)> {
@@ -76,13 +85,16 @@ impl Child {
         Ok(Self { name: start.name.to_owned(), id, process, log, output })
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
         self.id
     }
 
+    /// That it runs.
+    ///
     /// # Errors
     /// When it has ended, with the end of its log.
-    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+    pub fn check(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("{} has ended ({status}): {}", self.name, self.log()),
@@ -90,14 +102,17 @@ impl Child {
     }
 
     /// The end of what it wrote to standard error.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let from = log.len().saturating_sub(LOG_BYTES_SHOWN);
         String::from_utf8_lossy(&log[from..]).trim().to_owned()
     }
 
     /// The first line of its output, which is JSON.
-    pub(crate) async fn first_line(&mut self) -> anyhow::Result<Value> {
+    ///
+    /// # Errors
+    /// When it ends, or does not say anything in time.
+    pub async fn first_line(&mut self) -> anyhow::Result<Value> {
         let output = self.output.clone();
         let line = async {
             loop {
@@ -114,13 +129,19 @@ impl Child {
     }
 
     /// Ends it at once and waits until it has gone.
-    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn end(mut self) -> anyhow::Result<()> {
         let ended = self.process.kill().await;
         ended.with_context(|| format!("{} cannot be ended", self.name))
     }
 
     /// Waits until it has ended by itself.
-    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When it does not, or fails.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
         let status = timeout(DEADLINE, self.process.wait()).await;
         let status = status.with_context(|| format!("{} does not end", self.name))??;
         if status.success() { Ok(()) } else { bail!("{} failed ({status}): {}", self.name, self.log()) }
@@ -128,12 +149,18 @@ impl Child {
 }
 
 /// Where a first line says that the listener `name` is.
-pub(crate) fn listening(line: &Value, name: &str) -> anyhow::Result<SocketAddr> {
+///
+/// # Errors
+/// When it does not.
+pub fn listening(line: &Value, name: &str) -> anyhow::Result<SocketAddr> {
     let text = line["listening"][name].as_str();
     Ok(text.with_context(|| format!("no listener `{name}` in {line}"))?.parse()?)
 }
 
 /// A port that was free a moment ago, for programs that cannot say which one they were given.
-pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

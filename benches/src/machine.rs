@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// The machine and the commit.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     cpu: String,
     cores: usize,
     memory_bytes: u64,
@@ -17,7 +17,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn here(descriptors: u64) -> Self {
+    /// This machine, and the commit in the working directory; `descriptors` is how many files a process may have open.
+    pub fn here(descriptors: u64) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         Self {
             cpu: field(&text("/proc/cpuinfo"), "model name").unwrap_or_else(unknown),

@@ -1,4 +1,5 @@
-//! `penstock-bench-peers tether PARENT CORE PROGRAM …`: becomes PROGRAM, on one core, which the kernel ends when its parent ends.
+//! `tether PARENT CORE PROGRAM …`, a command of each program here that starts others: becomes PROGRAM, on one core, which the kernel
+//! ends when its parent ends.
 //!
 //! Nothing may run between `fork` and `exec` in safe Rust, so a program is started through this one, which pins itself and
 //! asks for the "parent death signal"; both outlive `exec`.
@@ -13,7 +14,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Becomes another program.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Tethered {
+pub struct Tethered {
     /// Process that must still be the parent
     parent: i32,
     /// Core to run on
@@ -24,7 +25,7 @@ pub(crate) struct Tethered {
 }
 
 /// Becomes the program; returns only why it cannot.
-pub(crate) fn tether(tethered: &Tethered) -> anyhow::Error {
+pub fn tether(tethered: &Tethered) -> anyhow::Error {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return error.into();
     }
@@ -39,7 +40,10 @@ pub(crate) fn tether(tethered: &Tethered) -> anyhow::Error {
 }
 
 /// Keeps this thread, and what it starts, on one core.
-pub(crate) fn pin(core: usize) -> std::io::Result<()> {
+///
+/// # Errors
+/// When the system refuses.
+pub fn pin(core: usize) -> std::io::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
     Ok(sched_setaffinity(None, &cores)?)

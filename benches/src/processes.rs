@@ -1,7 +1,7 @@
 //! What processes have used, from `/proc`.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::{fs, io};
 
 const NS_PER_SECOND: f64 = 1e9;
 /// Linux tells times in `/proc/stat` in hundredths of a second on every machine.
@@ -9,11 +9,11 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// CPU time of every thread of some processes, user and system together, by process and thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct CpuTimes(BTreeMap<(u32, u32), u64>);
+pub struct CpuTimes(BTreeMap<(u32, u32), u64>);
 
 impl CpuTimes {
     /// Of these processes now. A process that has ended has none.
-    pub(crate) fn of(ids: &[u32]) -> Self {
+    pub fn of(ids: &[u32]) -> Self {
         let mut times = BTreeMap::new();
         for id in ids {
             let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else { continue };
@@ -29,7 +29,7 @@ impl CpuTimes {
     }
 
     /// Seconds used since `before`. What threads used that have ended meanwhile is not in it.
-    pub(crate) fn seconds_since(&self, before: &Self) -> f64 {
+    pub fn seconds_since(&self, before: &Self) -> f64 {
         let used = |(thread, nanos): (&(u32, u32), &u64)| {
             nanos.saturating_sub(before.0.get(thread).copied().unwrap_or(0)) as f64
         };
@@ -43,7 +43,7 @@ fn schedstat(text: &str) -> Option<u64> {
 }
 
 /// Seconds that all cores have worked for processes.
-pub(crate) fn machine_busy_seconds() -> f64 {
+pub fn machine_busy_seconds() -> f64 {
     busy_seconds(&fs::read_to_string("/proc/stat").unwrap_or_default())
 }
 
@@ -55,20 +55,29 @@ fn busy_seconds(stat: &str) -> f64 {
 
 /// Memory of some processes together, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// Resident now.
-    pub(crate) resident: u64,
+    pub resident: u64,
     /// Most that ever was.
-    pub(crate) peak: u64,
+    pub peak: u64,
 }
 
 impl Memory {
-    pub(crate) fn of(ids: &[u32]) -> Self {
+    /// Of these processes now. A process that has ended has none.
+    pub fn of(ids: &[u32]) -> Self {
         let of = |id: &u32| Self::read(&fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default());
         ids.iter().map(of).fold(Self::default(), |sum, one| Self {
             resident: sum.resident + one.resident,
             peak: sum.peak + one.peak,
         })
+    }
+
+    /// Lets `peak` begin anew at what is resident now.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn forget_peak(id: u32) -> io::Result<()> {
+        fs::write(format!("/proc/{id}/clear_refs"), "5")
     }
 
     fn read(status: &str) -> Self {
@@ -78,6 +87,14 @@ impl Memory {
         };
         Self { resident: bytes("VmRSS:"), peak: bytes("VmHWM:") }
     }
+}
+
+/// Open descriptors of a process.
+///
+/// # Errors
+/// When it has ended.
+pub fn descriptors(id: u32) -> io::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{id}/fd"))?.count())
 }
 
 #[cfg(test)]
@@ -107,10 +124,20 @@ mod tests {
     }
 
     #[test]
+    fn a_peak_can_be_forgotten() {
+        let own = std::process::id();
+        drop(std::hint::black_box(vec![1_u8; 64 << 20]));
+        let before = Memory::of(&[own]);
+        Memory::forget_peak(own).unwrap();
+        assert!(Memory::of(&[own]).peak < before.peak, "{before:?}");
+    }
+
+    #[test]
     fn this_process_has_used_something() {
         let own = [std::process::id()];
         assert!(CpuTimes::of(&own).seconds_since(&CpuTimes::default()) > 0.0);
         assert!(Memory::of(&own).resident > 0);
         assert!(machine_busy_seconds() > 0.0);
+        assert!(descriptors(own[0]).unwrap() > 0);
     }
 }

@@ -6,31 +6,75 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::chain::{Chain, Place, Route};
 use crate::child::{Child, Start, free_address, listening};
-use crate::scenario::{Hops, Protocol};
+use crate::place::Place;
+use crate::route::{Hops, Protocol};
 
-/// Above all that is open in any scenario.
+/// Above all that is open in any load.
 const REQUESTS_MAX: u32 = 100_000;
 const MODEL: &str = "bench";
+const NAMESPACE: &str = "bench";
 
-/// Starts a control plane with its documents, then the sidecars.
-pub(crate) async fn start(place: &Place, route: Route, dir: &Path) -> anyhow::Result<Chain> {
-    let inbound = if route.hops == Hops::Two { Some(free_address()?) } else { None };
-    let mut plane = start_plane(place, &documents(route, inbound), dir)?;
-    let said = plane.first_line().await?;
-    let mut proxies = Vec::new();
+/// Where requests go in the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Application {
+    /// Of its Backend: requests with the authority `NAME.bench` go there.
+    pub name: &'static str,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub at: SocketAddr,
+}
+
+/// A sidecar that runs.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// The process.
+    pub process: Child,
+    /// Where its pages are.
+    pub admin: SocketAddr,
+}
+
+/// What runs.
+#[derive(Debug)]
+pub struct Ours {
+    /// Where requests go.
+    pub target: SocketAddr,
+    /// The caller's, and before it the server's where there are two.
+    pub sidecars: Vec<Sidecar>,
+    /// The control plane.
+    pub plane: Child,
+}
+
+/// Starts a control plane with its documents, then the sidecars. What names no application goes to the first.
+///
+/// # Errors
+/// When a program does not start.
+pub async fn start(
+    place: &Place,
+    hops: Hops,
+    applications: &[Application],
+    dir: &Path,
+) -> anyhow::Result<Ours> {
+    let inbound = if hops == Hops::Two { Some(free_address()?) } else { None };
+    let mut plane = start_plane(place, &documents(applications, inbound), dir)?;
+    let told = plane.first_line().await?;
+    let mut sidecars = Vec::new();
     if let Some(inbound) = inbound {
-        let listener = json!({"inbound": {"listen": inbound, "applications": [
-            {"endpoint": route.backend, "protocol": protocol(route.protocol)},
-        ]}});
-        let (server, _) = start_sidecar(place, "server", &said, listener, dir).await?;
-        proxies.push(server);
+        let served: Vec<Value> = applications
+            .iter()
+            .map(
+                |application| json!({"endpoint": application.at, "protocol": protocol(application.protocol)}),
+            )
+            .collect();
+        let listener = json!({"inbound": {"listen": inbound, "applications": served}});
+        let (server, _) = start_sidecar(place, "server", &told, listener, dir).await?;
+        sidecars.push(server);
     }
     let listener = json!({"outbound": {"listen": "127.0.0.1:0"}});
-    let (caller, said) = start_sidecar(place, "caller", &said, listener, dir).await?;
-    proxies.push(caller);
-    Ok(Chain { target: listening(&said, "outbound")?, proxies, companions: vec![plane] })
+    let (caller, said) = start_sidecar(place, "caller", &told, listener, dir).await?;
+    sidecars.push(caller);
+    Ok(Ours { target: listening(&said, "outbound")?, sidecars, plane })
 }
 
 fn start_plane(place: &Place, documents: &str, dir: &Path) -> anyhow::Result<Child> {
@@ -53,14 +97,14 @@ async fn start_sidecar(
     plane: &Value,
     listener: Value,
     dir: &Path,
-) -> anyhow::Result<(Child, Value)> {
+) -> anyhow::Result<(Sidecar, Value)> {
     let config = dir.join(format!("{name}.yaml"));
     std::fs::write(&config, sidecar_config(name, plane, listener))?;
     let program = place.programs.join("penstock-proxy");
     let start = Start { name, program: &program, core: place.proxy_core, dir };
-    let mut child = Child::start(start, &["--config".to_owned(), config.display().to_string()])?;
-    let said = child.first_line().await?;
-    Ok((child, said))
+    let mut process = Child::start(start, &["--config".to_owned(), config.display().to_string()])?;
+    let said = process.first_line().await?;
+    Ok((Sidecar { process, admin: listening(&said, "admin")? }, said))
 }
 
 fn sidecar_config(name: &str, plane: &Value, mut spec: Value) -> String {
@@ -72,7 +116,7 @@ fn sidecar_config(name: &str, plane: &Value, mut spec: Value) -> String {
     });
     spec["stateDir"] = json!(format!("{name}.state"));
     spec["admin"] = json!({"listen": "127.0.0.1:0"});
-    let metadata = json!({"name": name, "namespace": "bench"});
+    let metadata = json!({"name": name, "namespace": NAMESPACE});
     let document = json!({
         "apiVersion": "penstock.dev/v1alpha1", "kind": "ProxyConfig", "metadata": metadata, "spec": spec,
     });
@@ -86,24 +130,32 @@ fn protocol(protocol: Protocol) -> &'static str {
     }
 }
 
-/// One Backend, how it is used, a route by model and one for the rest, and what was promised.
-fn documents(route: Route, sidecar: Option<SocketAddr>) -> String {
-    let mut endpoint = json!({"address": route.backend.ip(), "port": route.backend.port()});
+/// For each application a Backend, how it is used, a route by model and one for the rest, and what was promised.
+fn documents(applications: &[Application], sidecar: Option<SocketAddr>) -> String {
+    let of = |(number, application)| of_application(application, number == 0, sidecar);
+    let documents = applications.iter().enumerate().flat_map(of);
+    documents.map(|document| format!("---\n{document:#}\n")).collect()
+}
+
+fn of_application(application: &Application, is_default: bool, sidecar: Option<SocketAddr>) -> [Value; 4] {
+    let name = application.name;
+    let mut endpoint = json!({"address": application.at.ip(), "port": application.at.port()});
     if let Some(sidecar) = sidecar {
         endpoint["sidecar"] = json!(sidecar);
     }
-    let backend = json!({"group": "penstock.dev", "kind": "Backend", "name": "bench"});
+    let backend = json!({"group": "penstock.dev", "kind": "Backend", "name": name});
     let by_model = json!({"headers": [{"name": "x-gateway-model-name", "value": MODEL}]});
     let document = |group: &str, kind: &str, spec: Value| {
-        let metadata = json!({"name": "bench", "namespace": "bench"});
+        let metadata = json!({"name": name, "namespace": NAMESPACE});
         json!({"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec})
     };
     let (penstock, gateway) = ("penstock.dev/v1alpha1", "gateway.networking.k8s.io/v1");
-    let documents = [
+    let spoken = protocol(application.protocol);
+    [
         document(
             penstock,
             "Backend",
-            json!({"default": true, "protocol": protocol(route.protocol), "endpoints": [endpoint]}),
+            json!({"default": is_default, "protocol": spoken, "endpoints": [endpoint]}),
         ),
         document(
             penstock,
@@ -122,13 +174,12 @@ fn documents(route: Route, sidecar: Option<SocketAddr>) -> String {
             penstock,
             "LatencySLO",
             json!({
-                "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "bench"}],
+                "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": name}],
                 "objectives": [
                     {"name": "first-token", "indicator": "TTFT", "threshold": "500ms", "target": "95"},
                     {"name": "token-pace", "indicator": "TPOT", "threshold": "25ms", "target": "99"},
                 ],
             }),
         ),
-    ];
-    documents.iter().map(|document| format!("---\n{document:#}\n")).collect()
+    ]
 }
