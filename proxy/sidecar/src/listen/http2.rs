@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use penstock_model::settings::Limits;
+use penstock_model::spiffe::SpiffeId;
 
 use super::caller::Caller;
 use super::conn::Arrival;
@@ -37,6 +38,8 @@ const FAREWELL_MAX: Duration = Duration::from_secs(5);
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Streams that a peer may open and reset before they are taken up: a flood of them ends the connection.
 const PENDING_RESETS_MAX: usize = 20;
+/// The same of a sidecar of the mesh, which carries what many callers do: those who leave must not end the requests of the others.
+const MESH_PENDING_RESETS_MAX: usize = 10_000;
 /// Requests that cannot be read, after which the connection ends.
 const MALFORMED_MAX: u32 = 32;
 
@@ -62,7 +65,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let settings = Arc::clone(&shared.settings.load());
     let limits = &settings.limits;
-    let handshake = options(limits).handshake::<_, Bytes>(stream);
+    let handshake = options(limits, arrival.peer.as_ref()).handshake::<_, Bytes>(stream);
     let Ok(Ok(mut connection)) = timeout(limits.header_read_timeout, handshake).await else {
         tracing::debug!("no HTTP/2 preface in time");
         return;
@@ -185,7 +188,7 @@ fn told(why: Malformed, arrival: &Arrival, telemetry: &Telemetry) {
     }
 }
 
-fn options(limits: &Limits) -> h2::server::Builder {
+fn options(limits: &Limits, peer: Option<&SpiffeId>) -> h2::server::Builder {
     let mut options = h2::server::Builder::new();
     options
         .max_header_list_size(limits.header_bytes_max)
@@ -195,6 +198,12 @@ fn options(limits: &Limits) -> h2::server::Builder {
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .enable_connect_protocol();
+    if peer.is_some() {
+        options
+            .max_pending_accept_reset_streams(MESH_PENDING_RESETS_MAX)
+            // Counted over the whole life of a connection, also what was on its way when a stream was given up here.
+            .max_local_error_reset_streams(None);
+    }
     options
 }
 
@@ -206,7 +215,38 @@ fn connection_window(streams_max: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+
+    /// How many of these requests, each reset at once, come to be taken up before the connection ends.
+    async fn taken_up(requests: u32, peer: Option<&SpiffeId>) -> u32 {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        for id in (1..).step_by(2).take(requests as usize).map(u32::to_be_bytes) {
+            // HEADERS of `GET / HTTP/2` to `x`, all that there is of the request, then RST_STREAM(CANCEL).
+            bytes.extend_from_slice(b"\0\0\x06\x01\x05");
+            bytes.extend_from_slice(&id);
+            bytes.extend_from_slice(b"\x82\x84\x86\x41\x01x\0\0\x04\x03\0");
+            bytes.extend_from_slice(&id);
+            bytes.extend_from_slice(&8_u32.to_be_bytes());
+        }
+        client.write_all(&bytes).await.unwrap();
+        let options = options(&Limits::default(), peer);
+        let mut connection = options.handshake::<_, Bytes>(server).await.unwrap();
+        let mut taken = 0;
+        while taken < requests && matches!(connection.accept().await, Some(Ok(_))) {
+            taken += 1;
+        }
+        taken
+    }
+
+    #[tokio::test]
+    async fn callers_of_another_sidecar_that_leave_at_once_do_not_end_its_connection() {
+        let peer: SpiffeId = "spiffe://cluster.local/ns/web/sa/web".parse().unwrap();
+        assert_eq!(taken_up(1_000, Some(&peer)).await, 1_000);
+        assert!(taken_up(1_000, None).await < 1_000);
+    }
 
     #[test]
     fn the_streams_of_a_connection_cannot_fill_its_window() {

@@ -354,6 +354,9 @@ impl Pool {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
+            // What still arrives of an answer that was given up and forgotten counts as an error of the peer, over the whole life of the
+            // connection: at the limit all its other requests would end.
+            .max_local_error_reset_streams(None)
             .enable_push(false)
             .handshake(wire)
             .await

@@ -8,7 +8,7 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::beside::{Sidecar, application, head, spawn};
@@ -192,6 +192,59 @@ async fn readers_that_stall_do_not_stop_the_others() {
         assert_eq!(receive(&mut answer.await.unwrap().into_body()).await, MEGABYTE);
     }
     drop((stalled, client));
+    sidecar.stop().await;
+}
+
+/// More than what the HTTP/2 library takes for errors of the peer in the life of a connection, unless it is told otherwise.
+const GIVEN_UP: u32 = 1_500;
+/// So many streams later none is remembered.
+const FORGOTTEN_AFTER: u32 = 200;
+
+/// Frame by frame, an application that answers every request with a head, and whose answers to requests that were given up long ago
+/// still arrive. The first answer ends when all the others have been given up.
+async fn late_application(mut stream: TcpStream) {
+    let frame = |kind: u8, flags: u8, id: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &id.to_be_bytes(), payload].concat()
+    };
+    stream.read_exact(&mut [0; 24]).await.unwrap();
+    stream.write_all(&frame(4, 0, 0, b"")).await.unwrap();
+    let (mut head, mut newest) = ([0; 9], 0);
+    while stream.read_exact(&mut head).await.is_ok() {
+        let [a, b, c, kind, flags, w, x, y, z] = head;
+        let id = u32::from_be_bytes([w, x, y, z]);
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        let answer = match (kind, flags & 1) {
+            (1, _) => frame(1, 4, id, b"\x88"),
+            (3, _) if id > newest => {
+                newest = id;
+                match id.checked_sub(2 * FORGOTTEN_AFTER) {
+                    _ if id == 2 * GIVEN_UP + 1 => frame(0, 1, 1, b"whole"),
+                    Some(forgotten) if forgotten > 1 => frame(0, 0, forgotten, b"late"),
+                    _ => continue,
+                }
+            }
+            (4, 0) => frame(4, 1, 0, b""),
+            (6, 0) => frame(6, 1, 0, &payload),
+            _ => continue,
+        };
+        stream.write_all(&answer).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn answers_that_arrive_after_they_were_given_up_do_not_end_the_others_of_their_connection() {
+    let app = application(late_application).await;
+    let sidecar = Sidecar::before_http2(app).await;
+    let mut client = connect(&sidecar).await;
+    let (kept, _) = client.send_request(post("/kept"), true).unwrap();
+    let mut kept = kept.await.unwrap().into_body();
+    for _ in 0..GIVEN_UP {
+        let (given_up, _) = client.send_request(post("/given-up"), true).unwrap();
+        assert_eq!(given_up.await.unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(kept.data().await.unwrap().unwrap(), "whole");
     sidecar.stop().await;
 }
 
