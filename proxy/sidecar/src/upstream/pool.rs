@@ -213,24 +213,38 @@ impl Pool {
     /// # Errors
     /// When a connection is needed and cannot be made. Nothing of the request has been sent then.
     pub async fn link(&self, place: &Place, terms: Terms) -> Result<Link, ConnectError> {
-        match place.carrier {
-            Carrier::Http1 | Carrier::Tls(Offer::Http1) => self.single(place, terms).await.map(Link::Single),
-            Carrier::Mesh | Carrier::H2c | Carrier::Tls(Offer::Http2) => self.lease(place, terms).await,
-            Carrier::Tls(Offer::Both) => {
-                if let Some(kept) = self.kept(place) {
-                    return Ok(Link::Single(kept));
-                }
-                self.lease(place, terms).await
-            }
+        match self.at_hand(place, terms) {
+            Some(link) => Ok(link),
+            // On the heap: it is rare, and every request would carry the room of a handshake.
+            None => Box::pin(self.dialled(place, terms)).await,
         }
     }
 
-    /// A place on a shared connection, dialled if none has room; another connection where the endpoint will have no HTTP/2.
-    async fn lease(&self, place: &Place, terms: Terms) -> Result<Link, ConnectError> {
-        let shelf = Arc::clone(self.shared.lock().entry(place.clone()).or_default());
-        if let Some(lease) = shelf.room(terms.streams_max) {
-            return Ok(Link::Shared(lease));
+    /// A connection that is open and has room.
+    fn at_hand(&self, place: &Place, terms: Terms) -> Option<Link> {
+        let kept = || self.kept(place).map(Link::Single);
+        let room = || {
+            let shelf = self.shared.lock().get(place).map(Arc::clone)?;
+            shelf.room(terms.streams_max).map(Link::Shared)
+        };
+        match place.carrier {
+            Carrier::Http1 | Carrier::Tls(Offer::Http1) => kept(),
+            Carrier::Mesh | Carrier::H2c | Carrier::Tls(Offer::Http2) => room(),
+            Carrier::Tls(Offer::Both) => kept().or_else(room),
         }
+    }
+
+    async fn dialled(&self, place: &Place, terms: Terms) -> Result<Link, ConnectError> {
+        match place.carrier {
+            Carrier::Http1 | Carrier::Tls(Offer::Http1) => self.single(place, terms).await.map(Link::Single),
+            Carrier::Mesh | Carrier::H2c | Carrier::Tls(_) => self.shared(place, terms).await,
+        }
+    }
+
+    /// A place on a new shared connection, or on one that another has dialled meanwhile; another connection where the endpoint will have
+    /// no HTTP/2.
+    async fn shared(&self, place: &Place, terms: Terms) -> Result<Link, ConnectError> {
+        let shelf = Arc::clone(self.shared.lock().entry(place.clone()).or_default());
         // The wait for another's dial counts: behind a dead endpoint nobody waits longer than for a dial of his own.
         let leased = timeout(terms.connect_timeout, async {
             let turn = if shelf.chose_http1.load(Ordering::Relaxed) {
@@ -268,11 +282,8 @@ impl Pool {
         }
     }
 
-    /// An HTTP/1.1 connection, kept or new.
+    /// A new HTTP/1.1 connection.
     async fn single(&self, place: &Place, terms: Terms) -> Result<Single, ConnectError> {
-        if let Some(kept) = self.kept(place) {
-            return Ok(kept);
-        }
         let connected = timeout(terms.connect_timeout, async {
             let wire = self.dial(place.address).await?;
             match (place.carrier, &place.origin) {
