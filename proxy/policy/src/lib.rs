@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | where does this request belong? | [`route`], then [`split`] and [`rewrite`] | the headers are read, and again once the model is known |
 //! | which endpoint takes it? | [`pick`] | each attempt |
+//! | may a request come in? | [`gate`] | its head has reached the server's sidecar |
 //! | is an endpoint ready? | [`health`] | a probe has ended |
 //! | where are a name's endpoints? | [`resolution`] | a look-up has ended |
 //! | may it be tried once more? | [`retry`] | an attempt has failed |
@@ -12,6 +13,7 @@
 //! Nothing here reads a clock, draws a random number, waits or does I/O: time and draws are arguments, so the same inputs give
 //! the same decision in a sidecar, in a simulator and in a test.
 
+pub mod gate;
 pub mod health;
 pub mod judge;
 pub mod objective;

@@ -6,6 +6,7 @@
 //! Every policy reads the same candidates and draws. One that weighs more than requests in flight (uncached prompt tokens, load
 //! reports) adds fields to [`Candidate`] and an arm to [`pick`]; nothing else changes.
 
+pub mod cost;
 mod p2c;
 mod round_robin;
 

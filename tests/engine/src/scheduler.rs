@@ -303,6 +303,14 @@ impl Engine {
         }
     }
 
+    /// Prompt tokens that the prefix cache would spare a request which came in now; `block_hashes` as in [`Request`].
+    ///
+    /// Looking changes nothing, so a driver may ask for requests that it then sends elsewhere.
+    pub fn cached_tokens(&self, prompt_tokens: u32, block_hashes: &[u64]) -> u32 {
+        let hashes = sequence::lookup(block_hashes, prompt_tokens, self.limits.block_tokens);
+        self.blocks.find(hashes).blocks * self.limits.block_tokens
+    }
+
     /// What the engine has done so far.
     pub fn totals(&self) -> Totals {
         self.totals

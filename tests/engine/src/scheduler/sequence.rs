@@ -66,10 +66,8 @@ impl Sequence {
         }
     }
 
-    /// Hashes that may be looked up: never the whole prompt, so that at least one token is computed.
     pub(super) fn lookup(&self, block_tokens: u32) -> &[u64] {
-        let full = ((self.target - 1) / block_tokens) as usize;
-        &self.hashes[..self.hashes.len().min(full)]
+        lookup(&self.hashes, self.target, block_tokens)
     }
 
     /// Back to the queue, to compute prompt and output so far again.
@@ -82,4 +80,10 @@ impl Sequence {
         self.published = 0;
         self.target = self.prompt + self.generated;
     }
+}
+
+/// Hashes that may be looked up for `tokens` to compute: never all of them, so that at least one token is computed.
+pub(super) fn lookup(hashes: &[u64], tokens: u32, block_tokens: u32) -> &[u64] {
+    let full = (tokens.saturating_sub(1) / block_tokens) as usize;
+    &hashes[..hashes.len().min(full)]
 }

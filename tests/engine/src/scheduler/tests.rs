@@ -149,6 +149,20 @@ fn a_prompt_seen_before_is_cached_but_for_one_token() {
 }
 
 #[test]
+fn looking_into_the_cache_says_what_admission_will_find_and_changes_nothing() {
+    let mut engine = engine(16, 64, 4);
+    let (known, longer) = (shared_request(1, 16, 1, 4), shared_request(2, 22, 1, 4));
+    assert_eq!(engine.cached_tokens(16, &known.block_hashes), 0);
+    engine.submit(Moment::START, known.clone()).unwrap();
+    history(&mut engine);
+    assert_eq!(engine.cached_tokens(16, &known.block_hashes), 12, "one token is always computed");
+    assert_eq!(engine.cached_tokens(22, &longer.block_hashes), 16);
+    assert_eq!(engine.cached_tokens(22, &longer.block_hashes), 16);
+    engine.submit(Moment::from_millis(100), longer).unwrap();
+    assert_eq!(history(&mut engine), ["6: 2. +2(16)"]);
+}
+
+#[test]
 fn requests_that_start_in_the_same_step_share_their_prefix() {
     check(
         engine(100, 100, 8),

@@ -1,0 +1,14 @@
+//! Routing policies against simulated model servers, by events. See the README.
+
+pub mod backend;
+pub mod capacity;
+pub mod draw;
+pub mod flags;
+pub mod outcome;
+pub mod policy;
+pub mod report;
+pub mod session;
+pub mod sidecar;
+pub mod slo;
+pub mod trace;
+pub mod world;

@@ -1,0 +1,206 @@
+//! Marginal cost: the production code, and what the oracle makes of it.
+
+use penstock_engine::scheduler::{Moment, Profile, Request, Step};
+use penstock_model::units::Moment as Instant;
+use penstock_policy::gate::{Patience, REFUSALS_MAX, Verdict, decide};
+use penstock_policy::pick::cost::{ALPHA, Placements, Prompt, Report, SPREAD, Speed, Terms, choose, terms};
+
+use crate::backend::{Backend, Truth};
+use crate::trace::Arrival;
+
+use super::{Router, View};
+
+/// The speed of a profile's hardware at a pace: what a sidecar that learns would have learned.
+pub fn speed_of(profile: &Profile, pace: f64) -> Speed {
+    Speed {
+        front_end_ms: profile.front_end_ms / pace,
+        step_ms: (profile.fixed_ms + profile.compute_ms) / pace,
+        sequence_us: profile.sequence_us / pace,
+        token_us: profile.token_us / pace,
+        context_us: profile.context_us / pace,
+        attention_ns: profile.attention_ns / pace,
+        step_tokens_max: 8_192.0,
+    }
+}
+
+/// What a sidecar says of its server.
+pub(super) fn report_of(truth: &Truth) -> Report {
+    Report {
+        prompt_tokens_pending: truth.prompt_tokens_pending,
+        attention_doubled_pending: truth.attention_doubled_pending,
+        sequences_running: truth.running,
+        sequences_waiting: truth.waiting,
+        kv_tokens_used: truth.kv_tokens_used,
+        kv_tokens_total: truth.kv_tokens_total,
+        arriving: truth.arriving,
+    }
+}
+
+pub(super) fn prompt_of(arrival: &Arrival, backend: &Backend) -> Prompt {
+    Prompt { tokens: arrival.prompt_tokens, cached_tokens: backend.cached_tokens(arrival) }
+}
+
+/// Whether a server may refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// It may.
+    Gated,
+    /// It takes everything.
+    Open,
+}
+
+/// What a sidecar knows of one server beyond the reports that it reads.
+#[derive(Clone, Default)]
+struct Known {
+    placements: Placements,
+    /// From a refusal: the moment, and how it was then.
+    told: Option<(u64, Report)>,
+    tried: bool,
+}
+
+/// Marginal cost as a sidecar does it: reports with own placements, aged; a draw among what others will take as well; patience.
+pub(super) struct LeastCost {
+    known: Vec<Known>,
+    door: Door,
+    patience: Option<Patience>,
+}
+
+impl LeastCost {
+    pub(super) fn over(endpoints: usize, door: Door) -> Self {
+        Self { known: vec![Known::default(); endpoints], door, patience: None }
+    }
+
+    /// How a server is, as far as this sidecar knows, and how old that is.
+    fn report(&mut self, place: usize, view: &View<'_>) -> (Report, f64) {
+        let known = &mut self.known[place];
+        let (made_ns, report) = match known.told {
+            Some((told_ns, report)) if told_ns > view.reported_ns => (told_ns, report),
+            _ => (view.reported_ns, report_of(&view.report(place))),
+        };
+        known.placements.reported(Instant(made_ns));
+        let age_ms = (view.now_ns - made_ns) as f64 / 1e6;
+        let aged = report.after(age_ms, &view.speeds[place]);
+        (known.placements.onto(aged), age_ms)
+    }
+}
+
+impl Router for LeastCost {
+    fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
+        if view.refusals == 0 {
+            self.known.iter_mut().for_each(|known| known.tried = false);
+        }
+        let mut expected_ms = 0.0;
+        let mut all: Vec<Terms> = Vec::with_capacity(view.count());
+        for place in 0..view.count() {
+            let (report, age_ms) = self.report(place, view);
+            expected_ms += age_ms * report.arriving.min(1.0);
+            all.push(terms(&report, &view.speeds[place], prompt_of(arrival, &view.backends[place]), ALPHA));
+        }
+        let costs: Vec<f64> = all
+            .iter()
+            .zip(&self.known)
+            .map(|(terms, known)| if known.tried { f64::INFINITY } else { terms.total_ms() })
+            .collect();
+        let place = choose(&costs, expected_ms * SPREAD, view.draws.any()).unwrap_or(0);
+        let others = (0..all.len()).filter(|other| *other != place && costs[*other].is_finite());
+        let next_ms = others.map(|other| all[other].first_token_ms()).fold(f64::INFINITY, f64::min);
+        let last = view.refusals >= REFUSALS_MAX || !next_ms.is_finite();
+        let patience = if last {
+            Patience::at_last(view.promised_ms)
+        } else {
+            Patience::while_others(all[place].first_token_ms(), next_ms, view.promised_ms)
+        };
+        self.patience = (self.door == Door::Gated).then_some(patience);
+        self.known[place].tried = true;
+        let prompt = prompt_of(arrival, &view.backends[place]);
+        self.known[place].placements.add(Instant(view.now_ns), prompt);
+        place
+    }
+
+    fn patience(&self) -> Option<Patience> {
+        self.patience
+    }
+
+    fn refused(&mut self, place: usize, now_ns: u64, truth: &Truth) {
+        self.known[place].told = Some((now_ns, report_of(truth)));
+    }
+}
+
+/// Whether a server's sidecar lets a request in: the production gate with what is true at this moment.
+pub fn admits(backend: &Backend, speed: &Speed, arrival: &Arrival, now_ns: u64, patience: Patience) -> bool {
+    let report = report_of(&backend.truth(now_ns));
+    let terms = terms(&report, speed, prompt_of(arrival, backend), ALPHA);
+    decide(&terms, patience) == Verdict::Serve
+}
+
+/// Marginal cost by one scheduler that knows the present.
+pub(super) struct Central {
+    alpha: f64,
+    door: Door,
+    patience: Option<Patience>,
+}
+
+impl Central {
+    /// Every request is let in.
+    pub(super) fn admitting(alpha: f64) -> Self {
+        Self { alpha, door: Door::Open, patience: None }
+    }
+
+    /// Who would come too late at the best server is refused.
+    pub(super) fn shedding(alpha: f64) -> Self {
+        Self { alpha, door: Door::Gated, patience: None }
+    }
+}
+
+impl Router for Central {
+    fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
+        let alpha = self.alpha;
+        self.patience = (self.door == Door::Gated).then_some(Patience::at_last(view.promised_ms));
+        view.least(|view, place| {
+            let backend = &view.backends[place];
+            let report = report_of(&view.report(place));
+            terms(&report, &view.speeds[place], prompt_of(arrival, backend), alpha).total_ms()
+        })
+    }
+
+    fn patience(&self) -> Option<Patience> {
+        self.patience
+    }
+}
+
+/// The least time to the first token, found by letting a copy of each engine run until it comes.
+pub(super) struct GreedyFirstToken;
+
+impl Router for GreedyFirstToken {
+    fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
+        let now_ns = view.now_ns;
+        let mut best = u64::MAX;
+        view.least(|view, place| {
+            let at_ns = first_token_ns(&view.backends[place], arrival, now_ns, best);
+            best = best.min(at_ns);
+            at_ns as f64
+        })
+    }
+}
+
+/// When the first token would come; any later moment once it is sure to be later than `best_ns`.
+fn first_token_ns(backend: &Backend, arrival: &Arrival, now_ns: u64, best_ns: u64) -> u64 {
+    let mut engine = backend.engine().clone();
+    let request = Request {
+        id: u64::MAX,
+        prompt_tokens: arrival.prompt_tokens,
+        block_hashes: arrival.blocks.iter().copied().collect(),
+        output_tokens_max: arrival.output_tokens,
+    };
+    if engine.submit(Moment::from_nanos(now_ns), request).is_err() {
+        return u64::MAX;
+    }
+    let mut step = Step::default();
+    while let Some(at) = engine.next_step_at().filter(|at| at.nanos() <= best_ns) {
+        engine.step(at, &mut step);
+        if let Some(token) = step.tokens.iter().find(|token| token.id == u64::MAX) {
+            return token.at.nanos();
+        }
+    }
+    u64::MAX
+}

@@ -1,0 +1,100 @@
+//! What one call of the program does: for each trace, each policy, one line.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::capacity::{at, capacity};
+use crate::flags::Flags;
+use crate::policy::Policy;
+use crate::report::{Line, Question, line};
+use crate::trace::{Trace, read};
+use crate::world::Setting;
+
+/// Runs what the flags ask for and writes a line for each trace and policy, in that order.
+///
+/// # Errors
+/// A flag, a trace or a search that leads nowhere.
+pub fn run(flags: &Flags, out: &mut impl Write) -> Result<()> {
+    let setting = flags.setting()?;
+    let traces = flags.trace.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    if !flags.json {
+        writeln!(out, "{}", Line::HEAD)?;
+    }
+    for trace in traces {
+        let (question, scale) = question(flags, &trace, setting)?;
+        let jobs: Vec<_> = flags.policy.iter().map(|policy| (*policy, question, scale)).collect();
+        in_parallel(
+            jobs,
+            |(policy, question, scale)| one(&trace, setting, policy, question, scale),
+            |line| {
+                let text = if flags.json { serde_json::to_string(&line)? } else { line.row() };
+                writeln!(out, "{text}")?;
+                Ok(out.flush()?)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// What is asked, and at which compression of time if that is known.
+fn question(flags: &Flags, trace: &Trace, setting: Setting) -> Result<(Question, f64)> {
+    if let Some(scale) = flags.scale {
+        return Ok((Question::Scale, scale));
+    }
+    let Some(load) = flags.load else { return Ok((Question::Capacity, 1.0)) };
+    let oracle = capacity(trace, setting, Policy::Oracle)
+        .with_context(|| format!("searching the oracle's capacity on {}", trace.name))?;
+    Ok((Question::Load(load), load * oracle.scale))
+}
+
+fn one(trace: &Trace, setting: Setting, policy: Policy, question: Question, scale: f64) -> Result<Line> {
+    let found = match question {
+        Question::Capacity => capacity(trace, setting, policy),
+        Question::Load(_) | Question::Scale => at(trace, setting, policy, scale),
+    };
+    let found = found.with_context(|| format!("{policy} on {}", trace.name))?;
+    Ok(line(trace, &setting, policy, question, &found))
+}
+
+/// Does jobs on all cores and hands over their results in the order of the jobs, each as soon as it and those before it are there.
+///
+/// # Errors
+/// That of the first job, in that order, or of `take`.
+pub fn in_parallel<Job: Send, Done: Send>(
+    jobs: Vec<Job>,
+    work: impl Fn(Job) -> Result<Done> + Sync,
+    mut take: impl FnMut(Done) -> Result<()>,
+) -> Result<()> {
+    let count = jobs.len();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
+    let queue: Mutex<VecDeque<_>> = Mutex::new(jobs.into_iter().enumerate().collect());
+    let (sender, receiver) = mpsc::sync_channel(count.max(1));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let sender = sender.clone();
+            scope.spawn(|| {
+                let sender = sender;
+                while let Some((place, job)) = queue.lock().ok().and_then(|mut jobs| jobs.pop_front()) {
+                    if sender.send((place, work(job))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut results: Vec<Option<Result<Done>>> = (0..count).map(|_| None).collect();
+        let mut next = 0;
+        for (place, result) in receiver {
+            results[place] = Some(result);
+            while let Some(result) = results.get_mut(next).and_then(Option::take) {
+                take(result?)?;
+                next += 1;
+            }
+        }
+        if next == count { Ok(()) } else { Err(anyhow!("a run ended without a result")) }
+    })
+}

@@ -1,0 +1,219 @@
+//! A trace at a load.
+//!
+//! Requests without sessions come when they came, with time compressed by `scale`. A trace in which most requests share their
+//! timestamp with others, and the next one is a second or more away, is not bursty but coarse: a seeded uniform draw of up to that
+//! step is added to each.
+//!
+//! Sessions start when they started, with the starts compressed by `scale`; the thinking in between is not compressed. So that a
+//! higher load lasts as long as the recorded one, sessions begin again from the first when all have started; a repeated session
+//! shares with the others what it shared with others in the trace, and its own blocks with none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::draw::{Draws, Purpose};
+
+use super::{Load, Record, Trace};
+
+/// Warm-up that no figure counts, in milliseconds of trace time.
+const WARM_UP_MS: f64 = 60e3;
+/// A usual step between timestamps from which on they are coarse, in milliseconds.
+const COARSE_MS: u64 = 1_000;
+/// Spreads block numbers over all 64 bits.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// One request that will arrive.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Nanoseconds from the start; for a later turn of a session the pause after the answer before.
+    pub at_ns: u64,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens of the answer.
+    pub output_tokens: u32,
+    /// Prefix blocks of the prompt.
+    pub blocks: Arc<[u64]>,
+    /// Which session it belongs to, if to any; all its turns come through one sidecar.
+    pub session: Option<u32>,
+    /// Place of the session's next turn among the arrivals.
+    pub next_turn: Option<u32>,
+}
+
+/// All that will arrive.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// Requests; later turns of a session stand behind its first.
+    pub arrivals: Vec<Arrival>,
+    /// Places of those that arrive by themselves, in the order of their arrival.
+    pub starts: Vec<u32>,
+    /// Figures count what arrives from here on, in nanoseconds,
+    pub from_ns: u64,
+    /// and before here.
+    pub until_ns: u64,
+    /// Requests, or starts of sessions, a second.
+    pub rate: f64,
+}
+
+/// The trace with time compressed by `scale`, which is above 0.
+pub fn arrivals(trace: &Trace, scale: f64, seed: u64) -> Schedule {
+    let rate = trace.rate() * scale;
+    let mut schedule = match &trace.load {
+        Load::Open(records) => open(records, scale, seed),
+        Load::Sessions(_) => sessions(trace, scale),
+    };
+    let arrivals = &schedule.arrivals;
+    schedule.starts.sort_by_key(|place| arrivals[*place as usize].at_ns);
+    Schedule { rate, ..schedule }
+}
+
+fn open(records: &[Record], scale: f64, seed: u64) -> Schedule {
+    let mut draws = Draws::new(seed, Purpose::Arrivals);
+    let step_ms = coarseness_ms(records);
+    let arrivals: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let at_ms = record.at_ms as f64 + draws.unit() * step_ms as f64;
+            arrival(record, (at_ms * 1e6 / scale) as u64, None)
+        })
+        .collect();
+    let starts = (0..arrivals.len() as u32).collect();
+    Schedule { arrivals, starts, from_ns: (WARM_UP_MS * 1e6 / scale) as u64, until_ns: u64::MAX, rate: 0.0 }
+}
+
+fn sessions(trace: &Trace, scale: f64) -> Schedule {
+    let Load::Sessions(sessions) = &trace.load else {
+        return Schedule { arrivals: Vec::new(), starts: Vec::new(), from_ns: 0, until_ns: 0, rate: 0.0 };
+    };
+    let owners = owners(trace);
+    let span_ms = sessions.len() as f64 / trace.rate() * 1e3;
+    let mut schedule = Schedule {
+        arrivals: Vec::new(),
+        starts: Vec::new(),
+        from_ns: (WARM_UP_MS * 1e6) as u64,
+        until_ns: (span_ms * 1e6) as u64,
+        rate: 0.0,
+    };
+    let passes = scale.ceil().max(1.0) as u64;
+    for pass in 0..passes {
+        for (number, session) in sessions.iter().enumerate() {
+            let start_ms = (session.turns[0].at_ms as f64 + pass as f64 * span_ms) / scale;
+            if start_ms >= span_ms {
+                continue;
+            }
+            let id = pass as u32 * sessions.len() as u32 + number as u32;
+            schedule.starts.push(schedule.arrivals.len() as u32);
+            for (turn, (record, pause_ms)) in session.turns.iter().zip(&session.pauses_ms).enumerate() {
+                let at_ms = if turn == 0 { start_ms } else { *pause_ms as f64 };
+                let mut arrival = arrival(record, (at_ms * 1e6) as u64, Some(id));
+                arrival.blocks = own_blocks(record, pass, &owners);
+                let last = turn + 1 == session.turns.len();
+                arrival.next_turn = (!last).then_some(schedule.arrivals.len() as u32 + 1);
+                schedule.arrivals.push(arrival);
+            }
+        }
+    }
+    schedule
+}
+
+/// How many sessions hold each block: 1, or 2 for more.
+fn owners(trace: &Trace) -> HashMap<u64, (usize, u8)> {
+    let mut owners: HashMap<u64, (usize, u8)> = HashMap::new();
+    let Load::Sessions(sessions) = &trace.load else { return owners };
+    for (number, session) in sessions.iter().enumerate() {
+        for block in session.turns.iter().flat_map(|turn| &turn.blocks) {
+            let entry = owners.entry(*block).or_insert((number, 1));
+            if entry.0 != number {
+                entry.1 = 2;
+            }
+        }
+    }
+    owners
+}
+
+fn own_blocks(record: &Record, pass: u64, owners: &HashMap<u64, (usize, u8)>) -> Arc<[u64]> {
+    let shared = |block: &u64| owners.get(block).is_some_and(|(_, count)| *count > 1);
+    record
+        .blocks
+        .iter()
+        .map(|block| {
+            let pass = if shared(block) { 0 } else { pass };
+            (block + 1 + (pass << 40)).wrapping_mul(SPREAD)
+        })
+        .collect()
+}
+
+fn arrival(record: &Record, at_ns: u64, session: Option<u32>) -> Arrival {
+    Arrival {
+        at_ns,
+        prompt_tokens: record.prompt_tokens,
+        output_tokens: record.output_tokens,
+        blocks: record.blocks.iter().map(|block| (block + 1).wrapping_mul(SPREAD)).collect(),
+        session,
+        next_turn: None,
+    }
+}
+
+/// The usual step between timestamps where they are coarse, else 0.
+fn coarseness_ms(records: &[Record]) -> u64 {
+    let mut steps_ms: Vec<u64> =
+        records.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms).filter(|step| *step > 0).collect();
+    steps_ms.sort_unstable();
+    let usual_ms = steps_ms.get(steps_ms.len() / 2).copied().unwrap_or(0);
+    let crowded = 2 * (steps_ms.len() + 1) <= records.len();
+    if crowded && usual_ms >= COARSE_MS { usual_ms } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::parse;
+    use super::*;
+
+    fn trace(text: &str) -> Trace {
+        Trace { name: String::new(), checksum: String::new(), load: parse(text).unwrap() }
+    }
+
+    fn lines(times_ms: &[u64]) -> Trace {
+        let line = |at| format!(r#"{{"timestamp":{at},"input_length":9,"output_length":1}}"#);
+        trace(&times_ms.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn compression_divides_times_and_multiplies_the_rate() {
+        let schedule = arrivals(&lines(&[0, 100, 250]), 2.0, 1);
+        assert_eq!(schedule.arrivals.iter().map(|a| a.at_ns / 1_000_000).collect::<Vec<_>>(), [0, 50, 125]);
+        assert!((schedule.rate - 16.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn coarse_timestamps_are_spread_and_fine_ones_are_not() {
+        let recorded = [0, 0, 3_000, 3_000, 3_000, 6_001];
+        let coarse = arrivals(&lines(&recorded), 1.0, 1);
+        let times: Vec<_> = coarse.arrivals.iter().map(|a| a.at_ns / 1_000_000).collect();
+        assert_ne!(times[2], times[3]);
+        assert!(
+            times.iter().zip(recorded).all(|(at, recorded)| (recorded..recorded + 3_001).contains(at)),
+            "{times:?}"
+        );
+        let order: Vec<_> = coarse.starts.iter().map(|p| coarse.arrivals[*p as usize].at_ns).collect();
+        assert!(order.is_sorted());
+    }
+
+    #[test]
+    fn more_load_repeats_sessions_and_only_what_several_had_is_shared() {
+        let line = |at: u64, id: &str, turn: u32, own: u64| {
+            format!(
+                r#"{{"timestamp":{at},"input_length":1024,"output_length":1,"session_id":"{id}","turn":{turn},"delay":5,"hash_ids":[7,{own}]}}"#
+            )
+        };
+        let text = [line(0, "a", 1, 1), line(600, "b", 1, 2), line(700, "a", 2, 1)].join("\n");
+        let schedule = arrivals(&trace(&text), 2.0, 1);
+        assert_eq!(schedule.starts.len(), 4, "twice the sessions in the same time");
+        let first = &schedule.arrivals[0];
+        let again = &schedule.arrivals[schedule.starts[2] as usize];
+        assert_eq!(first.next_turn, Some(1));
+        assert_eq!(schedule.arrivals[1].next_turn, None);
+        assert_eq!((first.blocks[0], first.blocks[1]), (again.blocks[0], schedule.arrivals[1].blocks[1]));
+        assert_ne!(first.blocks[1], again.blocks[1]);
+        assert_ne!(first.session, again.session);
+    }
+}

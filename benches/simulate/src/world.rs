@@ -1,0 +1,360 @@
+//! One run: a schedule of arrivals, sidecars that choose, servers that compute, by events.
+//!
+//! ```text
+//!   arrival ─► its sidecar chooses ─► server ─► first token … last token ─► the session's next turn
+//!                  ▲ reports, as old as the sidecar's period makes them
+//! ```
+//!
+//! A sidecar reads all reports once in each period; its phase is drawn, so that sidecars are not in step. A request reaches its server
+//! at the moment of the choice, and the way there and back is added to the time of its tokens: what is true at the choice is true on
+//! arrival, for all policies alike.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use anyhow::Result;
+use penstock_engine::scheduler::{Pace, Profile};
+use penstock_policy::gate::REFUSALS_MAX;
+use penstock_policy::pick::cost::Speed;
+
+use crate::backend::Backend;
+use crate::draw::{Draws, Purpose};
+use crate::outcome::Outcome;
+use crate::policy::{Policy, Router, View, admits, speed_of};
+use crate::sidecar::Sidecar;
+use crate::slo::{Fare, Slo};
+use crate::trace::Schedule;
+
+/// Nanoseconds from a sidecar to a server.
+const NETWORK_NS: u64 = 500_000;
+
+/// Servers that are slower than their profile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slow {
+    /// The last of so many servers is slow, at least 1.
+    pub every: usize,
+    /// Its speed, above 0.
+    pub speed: f64,
+}
+
+/// What a run happens in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setting {
+    /// Model and hardware of the servers.
+    pub profile: Profile,
+    /// Servers.
+    pub backends: usize,
+    /// Sidecars of callers.
+    pub sidecars: usize,
+    /// How long a sidecar lives with one reading of the reports; 0 for always the present.
+    pub age_ns: u64,
+    /// Slower servers.
+    pub slow: Option<Slow>,
+    /// Sigma of the noise on step times.
+    pub noise: f64,
+    /// What is promised.
+    pub slo: Slo,
+    /// Seed of everything drawn.
+    pub seed: u64,
+    /// Share of the requests that must keep the promise, or the run is ended early.
+    pub attainment_min: f64,
+}
+
+impl Setting {
+    fn speed(&self, place: usize) -> f64 {
+        match self.slow {
+            Some(slow) if place % slow.every == slow.every - 1 => slow.speed,
+            _ => 1.0,
+        }
+    }
+
+    /// The same with what a central policy has instead of many sidecars.
+    fn for_policy(self, policy: Policy) -> Self {
+        policy.central_age_ns().map_or(self, |age_ns| Self { sidecars: 1, age_ns, ..self })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    FirstToken(u32),
+    Done(u32),
+    Arrive(u32),
+    Again(u32),
+}
+
+/// Where a request is and how it fares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trip {
+    fare: Fare,
+    sidecar: u32,
+    place: u32,
+    uncached: u64,
+    refusals: u8,
+    cached_tokens: u32,
+}
+
+struct World<'a> {
+    setting: Setting,
+    schedule: &'a Schedule,
+    backends: Vec<Backend>,
+    speeds: Vec<Speed>,
+    sidecars: Vec<Sidecar>,
+    routers: Vec<Box<dyn Router>>,
+    phases_ns: Vec<u64>,
+    trips: Vec<Trip>,
+    events: BinaryHeap<Reverse<(u64, Event)>>,
+    choices: Draws,
+    admitted: Vec<(u64, u32)>,
+    countable: u64,
+    broken: u64,
+}
+
+/// Runs a schedule under a policy.
+///
+/// # Errors
+/// A setting with which no engine can be made.
+pub fn run(schedule: &Schedule, setting: Setting, policy: Policy) -> Result<Outcome> {
+    let mut world = World::new(schedule, setting.for_policy(policy), policy)?;
+    let given_up = world.play();
+    Ok(world.outcome(given_up))
+}
+
+impl<'a> World<'a> {
+    fn new(schedule: &'a Schedule, setting: Setting, policy: Policy) -> Result<Self> {
+        let pace = |place| Pace { speed: setting.speed(place), noise_sigma: setting.noise };
+        let mut engines = Draws::new(setting.seed, Purpose::Engines);
+        let backends = (0..setting.backends)
+            .map(|place| Backend::new(setting.profile, pace(place), engines.any(), setting.age_ns))
+            .collect::<Result<Vec<_>>>()?;
+        let mut choices = Draws::new(setting.seed, Purpose::Choices);
+        let mut phases = Draws::new(setting.seed, Purpose::Phases);
+        let countable = (0..schedule.arrivals.len()).filter(|at| counts(schedule, *at)).count() as u64;
+        Ok(Self {
+            speeds: (0..setting.backends).map(|at| speed_of(&setting.profile, setting.speed(at))).collect(),
+            sidecars: (0..setting.sidecars).map(|_| Sidecar::new(setting.backends)).collect(),
+            routers: (0..setting.sidecars).map(|_| policy.router(setting.backends, &mut choices)).collect(),
+            phases_ns: (0..setting.sidecars)
+                .map(|_| (phases.unit() * setting.age_ns as f64) as u64)
+                .collect(),
+            trips: trips(schedule, &setting),
+            events: BinaryHeap::new(),
+            admitted: Vec::new(),
+            broken: 0,
+            setting,
+            schedule,
+            backends,
+            choices,
+            countable,
+        })
+    }
+
+    /// Until nothing is left to happen, or too much is broken: then true.
+    fn play(&mut self) -> bool {
+        let broken_max = ((1.0 - self.setting.attainment_min) * self.countable as f64).floor() as u64;
+        let mut starts = self.schedule.starts.iter().copied().peekable();
+        loop {
+            let arrival = starts.peek().map(|place| self.schedule.arrivals[*place as usize].at_ns);
+            let event = self.events.peek().map(|Reverse((at, _))| *at);
+            let (step, place) = self.next_step();
+            let soonest = [arrival, event].into_iter().flatten().min();
+            if let Some(at_ns) = step.filter(|at| soonest.is_none_or(|soonest| *at < soonest)) {
+                self.step(place, at_ns);
+            } else if arrival.is_some() && arrival <= event.or(arrival) {
+                if let Some(request) = starts.next() {
+                    self.arrive(request, arrival.unwrap_or(0));
+                }
+            } else if let Some(Reverse((at_ns, event))) = self.events.pop() {
+                self.happen(at_ns, event);
+            } else {
+                return false;
+            }
+            if self.broken > broken_max {
+                return true;
+            }
+        }
+    }
+
+    fn next_step(&self) -> (Option<u64>, usize) {
+        let mut soonest = (None, 0);
+        for (place, backend) in self.backends.iter().enumerate() {
+            if let Some(at_ns) = backend.next_step_ns()
+                && soonest.0.is_none_or(|other| at_ns < other)
+            {
+                soonest = (Some(at_ns), place);
+            }
+        }
+        soonest
+    }
+
+    fn happen(&mut self, now_ns: u64, event: Event) {
+        match event {
+            Event::Arrive(request) => self.arrive(request, now_ns),
+            Event::Again(request) => self.choose(request, now_ns),
+            Event::FirstToken(request) => {
+                let trip = self.trips[request as usize];
+                let place = trip.place as usize;
+                self.sidecars[trip.sidecar as usize].uncached_in_flight[place] -= trip.uncached;
+                self.backends[place].sent_first(trip.fare.to_first_ns());
+                self.routers[trip.sidecar as usize].first_token(place, now_ns, trip.fare.to_first_ns());
+            }
+            Event::Done(request) => {
+                let trip = self.trips[request as usize];
+                self.sidecars[trip.sidecar as usize].in_flight[trip.place as usize] -= 1;
+                self.go_on(request, now_ns);
+            }
+        }
+    }
+
+    fn go_on(&mut self, request: u32, now_ns: u64) {
+        if let Some(next) = self.schedule.arrivals[request as usize].next_turn {
+            let pause_ns = self.schedule.arrivals[next as usize].at_ns;
+            self.events.push(Reverse((now_ns + pause_ns, Event::Arrive(next))));
+        }
+    }
+
+    fn arrive(&mut self, request: u32, now_ns: u64) {
+        if now_ns >= self.schedule.until_ns {
+            return;
+        }
+        self.trips[request as usize].fare.arrived_ns = now_ns;
+        self.choose(request, now_ns);
+    }
+
+    fn choose(&mut self, request: u32, now_ns: u64) {
+        let trip = self.trips[request as usize];
+        let sidecar = trip.sidecar as usize;
+        let arrival = &self.schedule.arrivals[request as usize];
+        let due_ns = trip.fare.arrived_ns + self.setting.slo.first_token_ns(arrival.prompt_tokens);
+        let mut view = View {
+            now_ns,
+            reported_ns: reported_ns(now_ns, self.setting.age_ns, self.phases_ns[sidecar]),
+            refusals: trip.refusals,
+            promised_ms: due_ns.saturating_sub(now_ns) as f64 / 1e6,
+            backends: &self.backends,
+            speeds: &self.speeds,
+            own: &self.sidecars[sidecar],
+            draws: &mut self.choices,
+        };
+        let place = self.routers[sidecar].choose(arrival, &mut view);
+        let backend = &self.backends[place];
+        let patience = self.routers[sidecar].patience();
+        if patience.is_none_or(|patience| admits(backend, &self.speeds[place], arrival, now_ns, patience)) {
+            return self.send(request, place, now_ns);
+        }
+        self.routers[sidecar].refused(place, now_ns, &backend.truth(now_ns));
+        let trip = &mut self.trips[request as usize];
+        trip.refusals += 1;
+        if trip.refusals <= REFUSALS_MAX {
+            self.events.push(Reverse((now_ns + 2 * NETWORK_NS, Event::Again(request))));
+        } else {
+            self.reject(request, now_ns);
+        }
+    }
+
+    /// 429: nobody can serve it in time. Its session goes on.
+    fn reject(&mut self, request: u32, now_ns: u64) {
+        self.go_on(request, now_ns);
+        let fare = &mut self.trips[request as usize].fare;
+        fare.late = true;
+        self.broken += u64::from(counted(self.schedule, fare));
+    }
+
+    fn send(&mut self, request: u32, place: usize, now_ns: u64) {
+        let arrival = &self.schedule.arrivals[request as usize];
+        let trip = &mut self.trips[request as usize];
+        trip.place = place as u32;
+        trip.uncached = self.sidecars[trip.sidecar as usize].sent(place, arrival);
+        let taken = self.backends[place].submit(now_ns, u64::from(request), arrival);
+        if !taken {
+            self.reject(request, now_ns);
+        }
+    }
+
+    fn step(&mut self, place: usize, at_ns: u64) {
+        self.admitted.clear();
+        let slo = &self.setting.slo;
+        let tokens = self.backends[place].step(at_ns, &mut self.admitted);
+        for token in tokens {
+            let request = token.id as u32;
+            let arrival = &self.schedule.arrivals[request as usize];
+            let trip = &mut self.trips[request as usize];
+            let was_late = trip.fare.late;
+            let here_ns = token.at.nanos() + 2 * NETWORK_NS;
+            trip.fare.token(here_ns, arrival.prompt_tokens, arrival.output_tokens, slo);
+            if trip.fare.late && !was_late {
+                self.broken += u64::from(counted(self.schedule, &trip.fare));
+            }
+            if token.index == 0 {
+                self.events.push(Reverse((here_ns, Event::FirstToken(request))));
+            }
+            if token.last {
+                self.events.push(Reverse((here_ns, Event::Done(request))));
+            }
+        }
+        for (id, cached_tokens) in &self.admitted {
+            self.trips[*id as usize].cached_tokens = *cached_tokens;
+        }
+    }
+
+    fn outcome(&self, given_up: bool) -> Outcome {
+        let mut outcome = Outcome { given_up, rate: self.schedule.rate, ..Outcome::default() };
+        for (trip, arrival) in self.trips.iter().zip(&self.schedule.arrivals) {
+            // A turn whose session never came so far was not offered; in an open trace every request is.
+            let offered = trip.fare.tokens > 0 || trip.fare.late;
+            if !offered || !counted(self.schedule, &trip.fare) {
+                continue;
+            }
+            outcome.counted += 1;
+            outcome.refusals += u64::from(trip.refusals);
+            if trip.fare.tokens < arrival.output_tokens {
+                outcome.rejected += 1;
+                continue;
+            }
+            outcome.kept += u64::from(!trip.fare.late);
+            outcome.to_first_ms.push(trip.fare.to_first_ns() as f64 / 1e6);
+            outcome.per_token_ms.extend(trip.fare.per_token_ns().map(|ns| ns as f64 / 1e6));
+            outcome.prompt_tokens += u64::from(arrival.prompt_tokens);
+            outcome.cached_tokens += u64::from(trip.cached_tokens);
+        }
+        outcome.to_first_ms.sort_by(f64::total_cmp);
+        outcome.per_token_ms.sort_by(f64::total_cmp);
+        outcome.preemptions = self.backends.iter().map(|backend| backend.engine().totals().preemptions).sum();
+        outcome
+    }
+}
+
+/// The moment of the reading that a sidecar has now.
+fn reported_ns(now_ns: u64, age_ns: u64, phase_ns: u64) -> u64 {
+    if age_ns == 0 {
+        return now_ns;
+    }
+    let since = (now_ns + age_ns - phase_ns) % age_ns;
+    now_ns.saturating_sub(since)
+}
+
+fn trips(schedule: &Schedule, setting: &Setting) -> Vec<Trip> {
+    let mut draws = Draws::new(setting.seed, Purpose::Callers);
+    let mut sidecar_of_session = std::collections::HashMap::new();
+    schedule
+        .arrivals
+        .iter()
+        .map(|arrival| {
+            let drawn = draws.below(setting.sidecars) as u32;
+            let sidecar = match arrival.session {
+                Some(session) => *sidecar_of_session.entry(session).or_insert(drawn),
+                None => drawn,
+            };
+            Trip { sidecar, ..Trip::default() }
+        })
+        .collect()
+}
+
+fn counted(schedule: &Schedule, fare: &Fare) -> bool {
+    (schedule.from_ns..schedule.until_ns).contains(&fare.arrived_ns)
+}
+
+/// Whether a request is expected to count, as far as that is known before the run.
+fn counts(schedule: &Schedule, place: usize) -> bool {
+    let arrival = &schedule.arrivals[place];
+    arrival.session.is_some() || arrival.at_ns >= schedule.from_ns
+}

@@ -1,0 +1,85 @@
+//! The program itself: what it prints, and what it says to bad input.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn write_trace(folder: &Path) -> PathBuf {
+    let line = |number: u64| {
+        let length = 400 + 37 * (number % 60);
+        format!(r#"{{"timestamp":{},"input_length":{length},"output_length":8}}"#, number * 100)
+    };
+    let path = folder.join("even.jsonl");
+    std::fs::write(&path, (0..2_000).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    path
+}
+
+fn simulate(trace: &Path, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_simulate"))
+        .arg("--trace")
+        .arg(trace)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn json_has_one_object_a_line_for_each_policy_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write_trace(folder.path());
+    let arguments = "--policy random,oracle --backends 2 --sidecars 4 --age 1s --load 0.85 --seed 7 --json";
+    let output = simulate(&trace, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    for (line, policy) in lines.iter().zip(["random", "oracle"]) {
+        assert_eq!(line["policy"], policy);
+        assert_eq!(line["trace"], "even");
+        assert_eq!((&line["seed"], &line["backends"]), (&7.into(), &2.into()));
+        assert!(line["attainment"].as_f64().unwrap() > 0.5, "{line}");
+        for path in ["/ttft_ms/p50", "/ttft_ms/p90", "/ttft_ms/p99", "/tpot_ms/p50", "/tpot_ms/p99"] {
+            assert!(line.pointer(path).unwrap().as_f64().unwrap() > 0.0, "{path}: {line}");
+        }
+        for field in ["refusals_per_request", "prefix_hit", "sidecars", "age_ms", "capacity"] {
+            assert!(line.get(field).is_some(), "{field}: {line}");
+        }
+    }
+    assert!(lines[1]["reference"].is_string());
+    assert_eq!(simulate(&trace, arguments).stdout, output.stdout, "a seed repeats");
+}
+
+#[test]
+fn capacity_is_in_requests_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write_trace(folder.path());
+    let output = simulate(&trace, "--policy round-robin --backends 1 --sidecars 1 --capacity --json");
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // 1.5k prompt tokens take 33 ms alone; together, and with what the steps cost, 20 to 30 a second.
+    assert!((15.0..30.0).contains(&line["capacity"].as_f64().unwrap()), "{line}");
+}
+
+#[test]
+fn bad_input_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write_trace(folder.path());
+    let missing = folder.path().join("missing.jsonl");
+    for (trace, arguments, complaint) in [
+        (&trace, "--policy best --capacity", "there is no policy `best`; there are random"),
+        (&trace, "--policy random", "--load"),
+        (&trace, "--policy random --capacity --load 1", "cannot be used with"),
+        (&trace, "--policy random --load 0", "--load must be a number above 0"),
+        (&trace, "--policy random --capacity --profile big", "there are 8b-h100"),
+        (&trace, "--policy random --capacity --backends 0", "--backends must be at least 1"),
+        (&trace, "--policy random --capacity --slow 4", "N:SPEED"),
+        (&trace, "--policy random --capacity --age 1", "a duration"),
+        (&missing, "--policy random --capacity", "missing.jsonl"),
+    ] {
+        let output = simulate(trace, arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(complaint), "{arguments}: {said}");
+        assert!(output.stdout.is_empty(), "{arguments}");
+    }
+}

@@ -1,0 +1,277 @@
+//! What it costs to place a request on an endpoint: the time that its caller waits for the first token, and the time that it takes
+//! from those who are there.
+//!
+//! ```text
+//!   cost = wait + own + α · own · (1 + sequences / 16) + room
+//!
+//!   wait   prompts that are pending there, computed before ours
+//!   own    our prompt without what is cached there
+//!   room   waiting for KV memory where our prompt does not fit
+//! ```
+//!
+//! The time of `n` prompt tokens follows the closed form of an engine that batches continuously and computes prompts in chunks:
+//! each step has a fixed part, a part for each sequence in it and for the context that those read, and a part for each prompt token
+//! and for each pair of prompt token and context. Whoever only minimises the wait fills an engine that decodes for many as readily
+//! as an idle one; `α` makes it pay for each of them (a prompt of 8,192 tokens stops all their tokens for a quarter of a second).
+//!
+//! Numbers in, numbers out: where reports come from and who learns the speed is not known here.
+
+mod level;
+mod placements;
+
+pub use level::choose;
+pub use placements::Placements;
+
+/// Weight of what a placement costs others against what it costs its own caller.
+///
+/// Chosen on the development traces: between 1 and 4 attainment differs by less than a point, below 0.5 it falls.
+pub const ALPHA: f64 = 2.0;
+/// Sequences that make a placement twice as dear as on an engine without any.
+pub const CROWD_SEQUENCES: f64 = 16.0;
+/// How much of what others are expected to send is spread for. Not all of it, because much of it will see newer reports; on the
+/// development traces anything from a quarter to all differs by less than a point once endpoints may refuse.
+pub const SPREAD: f64 = 0.5;
+/// Milliseconds that a KV token stays held, for want of a better estimate: the mean time of an answer.
+const KV_RESIDENCE_MS: f64 = 6_000.0;
+
+/// What an endpoint says of itself, or what is known of it for other reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Prompt tokens that wait or are being computed, without those that are cached.
+    pub prompt_tokens_pending: f64,
+    /// Twice the pairs of prompt and context tokens that these will attend to: what makes long prompts dearer than short ones.
+    pub attention_doubled_pending: f64,
+    /// Sequences that hold a place.
+    pub sequences_running: u32,
+    /// Requests that wait for one.
+    pub sequences_waiting: u32,
+    /// KV tokens that are held; those that can be evicted are not.
+    pub kv_tokens_used: u64,
+    /// KV tokens in all; 0 where they are not known, and then memory is no reason for anything.
+    pub kv_tokens_total: u64,
+    /// Work of the prompts that came lately, as a share of the time in which they came: 1 keeps the endpoint busy with prompts alone.
+    pub arriving: f64,
+}
+
+impl Report {
+    /// The report with one more request waiting.
+    #[must_use]
+    pub fn with(self, prompt: Prompt) -> Self {
+        Self {
+            prompt_tokens_pending: self.prompt_tokens_pending + prompt.uncached_tokens(),
+            attention_doubled_pending: self.attention_doubled_pending + prompt.attention_doubled(),
+            sequences_waiting: self.sequences_waiting + 1,
+            ..self
+        }
+    }
+
+    /// The report as it will have become after `age_ms`: prompts have been computed, and others have come at the rate of late.
+    #[must_use]
+    pub fn after(self, age_ms: f64, speed: &Speed) -> Self {
+        let pending_ms = speed.prompt_ms(self.prompt_tokens_pending, self.attention_doubled_pending);
+        let drained_ms = age_ms * (1.0 - self.arriving).max(0.0);
+        if pending_ms <= 0.0 || drained_ms <= 0.0 {
+            return self;
+        }
+        let left = (1.0 - drained_ms / pending_ms).max(0.0);
+        Self {
+            prompt_tokens_pending: self.prompt_tokens_pending * left,
+            attention_doubled_pending: self.attention_doubled_pending * left,
+            ..self
+        }
+    }
+}
+
+/// How fast an endpoint computes: constants of the closed form, learned or configured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speed {
+    /// Milliseconds between the arrival of a request and the first step that may take it.
+    pub front_end_ms: f64,
+    /// Milliseconds of a step, whatever is in it.
+    pub step_ms: f64,
+    /// Microseconds for each sequence in a step.
+    pub sequence_us: f64,
+    /// Microseconds for each prompt token.
+    pub token_us: f64,
+    /// Microseconds for each token of context that a decoding sequence reads.
+    pub context_us: f64,
+    /// Nanoseconds for each pair of prompt and context token.
+    pub attention_ns: f64,
+    /// Prompt tokens that one step computes at most; at least 1.
+    pub step_tokens_max: f64,
+}
+
+impl Speed {
+    /// Milliseconds that an endpoint without any sequences computes so many prompt tokens.
+    pub fn prompt_ms(&self, tokens: f64, attention_doubled: f64) -> f64 {
+        self.compute_ms(tokens, attention_doubled) + tokens / self.step_tokens_max * self.step_ms
+    }
+
+    fn compute_ms(&self, tokens: f64, attention_doubled: f64) -> f64 {
+        self.token_us * 1e-3 * tokens + self.attention_ns * 0.5e-6 * attention_doubled
+    }
+}
+
+/// The prompt that is to be placed, as seen from one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its tokens.
+    pub tokens: u32,
+    /// Those of them that the endpoint has cached; below `tokens`.
+    pub cached_tokens: u32,
+}
+
+impl Prompt {
+    /// Tokens to be computed.
+    pub fn uncached_tokens(self) -> f64 {
+        f64::from(self.tokens - self.cached_tokens.min(self.tokens))
+    }
+
+    /// Twice the pairs of tokens to be computed and their context.
+    pub fn attention_doubled(self) -> f64 {
+        let (whole, cached) = (f64::from(self.tokens), f64::from(self.cached_tokens));
+        whole * whole - cached * cached
+    }
+}
+
+/// The terms of one placement's cost, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// Until the prompts before ours are computed.
+    pub wait_ms: f64,
+    /// To compute ours.
+    pub own_ms: f64,
+    /// Until there is memory for ours.
+    pub room_ms: f64,
+    /// What it takes from the others, weighed.
+    pub others_ms: f64,
+}
+
+impl Terms {
+    /// From the arrival to the first token.
+    pub fn first_token_ms(&self) -> f64 {
+        self.wait_ms + self.own_ms + self.room_ms
+    }
+
+    /// The cost by which endpoints are compared.
+    pub fn total_ms(&self) -> f64 {
+        self.first_token_ms() + self.others_ms
+    }
+}
+
+/// What it costs to place `prompt` on an endpoint that is as `report` says.
+pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, alpha: f64) -> Terms {
+    let sequences = f64::from(report.sequences_running + report.sequences_waiting);
+    let running = f64::from(report.sequences_running);
+    let chunk = (speed.step_tokens_max - running).max(1.0);
+    let step_ms = speed.step_ms
+        + speed.sequence_us * 1e-3 * (running + 1.0)
+        + speed.context_us * 1e-3 * report.kv_tokens_used as f64;
+
+    let pending = report.prompt_tokens_pending;
+    let steps_before = pending / chunk;
+    let steps = ((pending + prompt.uncached_tokens()) / chunk).ceil().max(1.0);
+    // Somebody who decodes has a step under way; on average half of it is left.
+    let under_way_ms = if pending == 0.0 && running > 0.0 { step_ms / 2.0 } else { 0.0 };
+    let wait_ms = speed.front_end_ms
+        + under_way_ms
+        + steps_before * step_ms
+        + speed.compute_ms(pending, report.attention_doubled_pending);
+    let work_ms = speed.compute_ms(prompt.uncached_tokens(), prompt.attention_doubled());
+    let own_ms = (steps - steps_before) * step_ms + work_ms;
+    let share = prompt.uncached_tokens() / chunk * step_ms;
+    Terms {
+        wait_ms,
+        own_ms,
+        room_ms: room_ms(report, prompt),
+        others_ms: alpha * (work_ms + share) * (1.0 + sequences / CROWD_SEQUENCES),
+    }
+}
+
+/// Memory is given back at the rate at which answers end: in the time of one, all that is held now.
+fn room_ms(report: &Report, prompt: Prompt) -> f64 {
+    if report.kv_tokens_total == 0 {
+        return 0.0;
+    }
+    let waiting = if report.sequences_waiting > 0 { report.prompt_tokens_pending } else { 0.0 };
+    let wanted = report.kv_tokens_used as f64 + waiting + prompt.uncached_tokens();
+    let missing = wanted - report.kv_tokens_total as f64;
+    if missing <= 0.0 {
+        return 0.0;
+    }
+    missing / (report.kv_tokens_used as f64).max(1.0) * KV_RESIDENCE_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 10 ms a step, 10 us a token, 1,000 tokens a step.
+    const SPEED: Speed = Speed {
+        front_end_ms: 5.0,
+        step_ms: 10.0,
+        sequence_us: 0.0,
+        token_us: 10.0,
+        context_us: 0.0,
+        attention_ns: 0.0,
+        step_tokens_max: 1_000.0,
+    };
+
+    fn pending(tokens: f64) -> Report {
+        Report { prompt_tokens_pending: tokens, ..Report::default() }
+    }
+
+    fn prompt(tokens: u32, cached_tokens: u32) -> Prompt {
+        Prompt { tokens, cached_tokens }
+    }
+
+    #[track_caller]
+    fn check(report: Report, prompt: Prompt, [wait_ms, own_ms, room_ms, others_ms]: [f64; 4]) {
+        let terms = terms(&report, &SPEED, prompt, 2.0);
+        let found = [terms.wait_ms, terms.own_ms, terms.room_ms, terms.others_ms];
+        for (found_ms, expected_ms) in found.into_iter().zip([wait_ms, own_ms, room_ms, others_ms]) {
+            assert!((found_ms - expected_ms).abs() < 1e-6, "{report:?} {prompt:?}: {terms:?}");
+        }
+    }
+
+    #[test]
+    fn on_an_idle_endpoint_a_prompt_waits_for_the_front_end_and_itself() {
+        check(Report::default(), prompt(500, 0), [5.0, 15.0, 0.0, 20.0]);
+        check(Report::default(), prompt(500, 400), [5.0, 11.0, 0.0, 4.0]);
+    }
+
+    #[test]
+    fn pending_prompts_come_first_and_share_their_last_step() {
+        check(pending(500.0), prompt(500, 0), [15.0, 10.0, 0.0, 20.0]);
+        check(pending(1_000.0), prompt(500, 0), [25.0, 15.0, 0.0, 20.0]);
+    }
+
+    #[test]
+    fn each_sequence_there_makes_a_placement_dearer_for_others() {
+        let crowded = Report { sequences_waiting: 16, ..Report::default() };
+        check(crowded, prompt(500, 0), [5.0, 15.0, 0.0, 40.0]);
+        let decoding = Report { sequences_running: 1, ..Report::default() };
+        let others_ms = terms(&decoding, &SPEED, prompt(500, 0), 2.0).others_ms;
+        assert!(others_ms > 21.0 && others_ms < 22.0, "{others_ms}");
+    }
+
+    #[test]
+    fn a_prompt_that_does_not_fit_waits_for_answers_to_end() {
+        let full = Report { kv_tokens_used: 900, kv_tokens_total: 1_000, ..Report::default() };
+        assert!(terms(&full, &SPEED, prompt(100, 0), 2.0).room_ms == 0.0);
+        let room_ms = terms(&full, &SPEED, prompt(190, 0), 2.0).room_ms;
+        assert!((room_ms - KV_RESIDENCE_MS / 10.0).abs() < 1e-6, "{room_ms}");
+        let unknown = Report { kv_tokens_total: 0, ..full };
+        assert!(terms(&unknown, &SPEED, prompt(100_000, 0), 2.0).room_ms == 0.0);
+    }
+
+    #[test]
+    fn an_old_report_is_believed_to_have_drained_as_fast_as_others_let_it() {
+        // 1,000 tokens are 20 ms.
+        let after = |age_ms, arriving| {
+            Report { arriving, ..pending(1_000.0) }.after(age_ms, &SPEED).prompt_tokens_pending
+        };
+        assert_eq!([after(0.0, 0.0), after(10.0, 0.0), after(30.0, 0.0)], [1_000.0, 500.0, 0.0]);
+        assert_eq!([after(10.0, 0.5), after(10.0, 1.0), after(10.0, 1.5)], [750.0, 1_000.0, 1_000.0]);
+    }
+}

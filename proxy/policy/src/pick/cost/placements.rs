@@ -1,0 +1,82 @@
+//! What this sidecar has sent to an endpoint since that last said how it is.
+//!
+//! Between two reports a sidecar's own requests are the part of the truth that it knows without being told. Each is added to the
+//! report until a report comes that was made after it had arrived, and contains it.
+
+use std::collections::VecDeque;
+
+use penstock_model::units::Moment;
+
+use super::{Prompt, Report};
+
+/// Placements that are remembered for one endpoint; with more the oldest is forgotten, and the endpoint looks emptier than it is.
+const REMEMBERED_MAX: usize = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Placement {
+    at: Moment,
+    prompt: Prompt,
+}
+
+/// The placements on one endpoint, oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placements {
+    recent: VecDeque<Placement>,
+}
+
+impl Placements {
+    /// A request was sent.
+    pub fn add(&mut self, at: Moment, prompt: Prompt) {
+        if self.recent.len() == REMEMBERED_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Placement { at, prompt });
+    }
+
+    /// A report came that contains what arrived up to `made`: earlier placements are in it.
+    pub fn reported(&mut self, made: Moment) {
+        while self.recent.front().is_some_and(|placement| placement.at <= made) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The report with what was sent since.
+    pub fn onto(&self, report: Report) -> Report {
+        self.recent.iter().fold(report, |report, placement| report.with(placement.prompt))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMPT: Prompt = Prompt { tokens: 100, cached_tokens: 40 };
+
+    fn pending(placements: &Placements) -> (f64, u32) {
+        let report = placements.onto(Report::default());
+        (report.prompt_tokens_pending, report.sequences_waiting)
+    }
+
+    #[test]
+    fn a_placement_counts_until_a_report_contains_it() {
+        let mut placements = Placements::default();
+        placements.add(Moment(10), PROMPT);
+        placements.add(Moment(20), PROMPT);
+        assert_eq!(pending(&placements), (120.0, 2));
+        placements.reported(Moment(9));
+        assert_eq!(pending(&placements), (120.0, 2));
+        placements.reported(Moment(10));
+        assert_eq!(pending(&placements), (60.0, 1));
+        placements.reported(Moment(25));
+        assert_eq!(pending(&placements), (0.0, 0));
+    }
+
+    #[test]
+    fn however_many_are_placed_memory_is_bounded() {
+        let mut placements = Placements::default();
+        for at in 0..10_000 {
+            placements.add(Moment(at), PROMPT);
+        }
+        assert_eq!(pending(&placements).1, REMEMBERED_MAX as u32);
+    }
+}
