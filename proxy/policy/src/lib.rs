@@ -5,6 +5,7 @@
 //! | where does this request belong? | [`route`], then [`split`] and [`rewrite`] | the headers are read, and again once the model is known |
 //! | which endpoint takes it? | [`pick`] | each attempt |
 //! | may a request come in? | [`gate`] | its head has reached the server's sidecar |
+//! | how fast is an endpoint? | [`speed`] | each chunk that comes from it |
 //! | is an endpoint ready? | [`health`] | a probe has ended |
 //! | where are a name's endpoints? | [`resolution`] | a look-up has ended |
 //! | may it be tried once more? | [`retry`] | an attempt has failed |
@@ -22,6 +23,7 @@ pub mod resolution;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod speed;
 pub mod split;
 
 /// Maps a draw to one of `count` equally likely places; 0 where `count` is 0.
