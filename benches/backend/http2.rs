@@ -27,6 +27,8 @@ pub(super) async fn serve(stream: TcpStream, common: Common) -> anyhow::Result<(
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(STREAMS_MAX);
     builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    // It is no bottleneck: the library's limits against floods of resets would be one where many callers leave.
+    builder.max_pending_accept_reset_streams(STREAMS_MAX as usize).max_local_error_reset_streams(None);
     let mut connection = builder.handshake::<_, Bytes>(stream).await?;
     let mut calls = JoinSet::new();
     loop {
