@@ -410,7 +410,7 @@ impl Exchange {
     }
 }
 
-/// Runs also when the task is cut or a hook panics, where `logging` does not.
+/// Runs also when the task is cut or panics.
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.end(Ending::Abandoned);

@@ -44,7 +44,7 @@ impl Direction {
     }
 }
 
-/// What the accept loop learned of a connection; every hook can read it.
+/// What the accept loop learned of a connection; every step of a request can read it.
 #[derive(Debug)]
 pub struct Arrival {
     /// Which listener it came to.
@@ -61,7 +61,7 @@ pub struct Arrival {
     pub line: Arc<Line>,
 }
 
-/// Shared between the stream, which sees bytes, and the hooks, which know what they mean.
+/// Shared between the stream, which sees bytes, and the requests, which know what they mean.
 #[derive(Debug, Default)]
 pub struct HeadWatch {
     state: AtomicU8,
@@ -118,7 +118,7 @@ impl HeadWatch {
         self.is_held_back.load(Ordering::Relaxed)
     }
 
-    /// How many heads the hooks have seen.
+    /// How many heads have been taken.
     pub(super) fn heads(&self) -> u64 {
         self.heads.load(Ordering::Relaxed)
     }

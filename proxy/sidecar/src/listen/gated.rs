@@ -1,7 +1,7 @@
 //! The HTTP/1.1 side of a connection: bytes pass the gate before pingora sees them, and each head has a deadline.
 //!
 //! What does not pass is answered here, in our form, when the request before it has ended; then the connection is closed. A body
-//! that goes wrong on its way breaks its request off instead: the hooks answer.
+//! that goes wrong on its way breaks its request off instead, and that is answered as any failure.
 //!
 //! pingora writes the head of an answer, each chunk and the end one by one. What is there at the same time is held back here and
 //! goes out in one call of the kernel.
@@ -96,7 +96,7 @@ impl<S> Gated<S> {
         }
     }
 
-    /// Arms the deadline with the first byte of a head, disarms it when the hooks have seen the head.
+    /// Arms the deadline with the first byte of a head, disarms it when the head has been taken.
     fn head_is_late(&mut self, context: &mut Context<'_>) -> bool {
         if !self.arrival.head.is_in_head() {
             self.head_deadline = None;

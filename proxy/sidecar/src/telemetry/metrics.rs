@@ -111,7 +111,7 @@ pub struct Metrics {
     pub body_overflows: IntCounterVec,
     /// Lines of the access log that could not wait for the disk.
     pub access_log_dropped: IntCounter,
-    /// Hooks that panicked; each loses one request.
+    /// Tasks that panicked; each loses one request.
     pub panics: IntCounter,
     /// Tasks that have not ended.
     pub tasks: IntGauge,

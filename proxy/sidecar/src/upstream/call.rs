@@ -1,4 +1,4 @@
-//! What the hooks hand to the session: one logical request; and what the session tells them back.
+//! What a request hands to its endpoint's half, one logical request, and what that tells it back.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -27,7 +27,7 @@ enum Stage {
     Chunked(Chunks),
     /// Nothing: the answer to an upgrade comes first.
     Upgrade,
-    /// Something else than HTTP/1.1, or a head beyond the limit, which the hooks refuse.
+    /// Something else than HTTP/1.1, or a head beyond the limit, which is refused as a request.
     Opaque,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Before the first request. Heads that are longer are left to the hooks.
+    /// Before the first request. Heads that are longer pass, and are refused as requests.
     pub(crate) fn new(head_bytes_max: u32) -> Self {
         let head_bytes_max = usize::try_from(head_bytes_max).unwrap_or(usize::MAX);
         Self { stage: Stage::Head, heads: 0, head_bytes_max }
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_beyond_the_limit_is_left_to_the_hooks() {
+    fn a_head_beyond_the_limit_passes_and_is_refused_later() {
         let long = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(2_000));
         assert_eq!(Gate::new(1_000).judge(long.as_bytes(), 0), Judged { pass: long.len(), rest: Rest::Hold });
     }
