@@ -33,6 +33,10 @@ pub struct Truth {
     pub step_left_ns: u64,
     /// Work of the prompts that came in the last seconds, as a share of that time.
     pub arriving: f64,
+    /// For how long the oldest of those that wait does so.
+    pub longest_waiting_ns: u64,
+    /// Mean tokens of the answers that ended here lately.
+    pub output_tokens_mean: f64,
 }
 
 impl Truth {
@@ -56,6 +60,8 @@ struct Entry {
     waiting: u32,
     kv_blocks_used: u32,
     arriving: f64,
+    /// Since when the oldest of those that wait does so.
+    waiting_since_ns: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +76,7 @@ struct Held {
     id: u64,
     target: u32,
     computed: u32,
+    since_ns: u64,
 }
 
 impl Held {
@@ -93,8 +100,11 @@ pub struct Backend {
     speed: Speed,
     arriving: f64,
     arrived_ns: u64,
+    output_tokens_mean: f64,
 }
 
+/// Answers over which their length is averaged.
+const ANSWERS: f64 = 200.0;
 /// Nanoseconds over which the arriving work is averaged.
 const ARRIVING_NS: f64 = 10e9;
 /// Weight of the newest answer in a server's own average of times to first tokens.
@@ -121,6 +131,7 @@ impl Backend {
             speed: speed_of(&profile, pace.speed),
             arriving: 0.0,
             arrived_ns: 0,
+            output_tokens_mean: 0.0,
         })
     }
 
@@ -141,7 +152,7 @@ impl Backend {
             return false;
         }
         let computed = self.cached_tokens(arrival);
-        let held = Held { id, target: arrival.prompt_tokens, computed };
+        let held = Held { id, target: arrival.prompt_tokens, computed, since_ns: now_ns };
         self.waiting.push_back(held);
         self.grow(held.work());
         self.prompts.insert(id, (arrival.prompt_tokens, Arc::clone(&arrival.blocks)));
@@ -157,7 +168,7 @@ impl Backend {
         self.engine.step(Moment::from_nanos(now_ns), &mut step);
         let before = self.queued;
         for id in &step.preempted {
-            self.send_back(*id);
+            self.send_back(*id, now_ns);
         }
         let returned = self.queued;
         for admission in &step.admitted {
@@ -236,9 +247,11 @@ impl Backend {
             running: entry.running,
             waiting: entry.waiting,
             kv_tokens_used: u64::from(entry.kv_blocks_used) * u64::from(BLOCK_TOKENS),
-            kv_tokens_total: u64::from(self.engine.profile().kv_tokens),
+            kv_tokens_total: u64::from(self.engine.gauges().blocks_total) * u64::from(BLOCK_TOKENS),
             step_left_ns: left_ns,
             arriving: entry.arriving,
+            output_tokens_mean: self.output_tokens_mean,
+            longest_waiting_ns: entry.waiting_since_ns.map_or(0, |since_ns| at_ns.saturating_sub(since_ns)),
         }
     }
 
@@ -262,6 +275,7 @@ impl Backend {
             waiting: gauges.waiting,
             kv_blocks_used: gauges.blocks_pinned,
             arriving: self.arriving,
+            waiting_since_ns: self.waiting.front().map(|held| held.since_ns),
             ..entry
         };
         while self.entries.len() > 1 && self.entries[1].at_ns + self.memory_ns < entry.at_ns {
@@ -280,14 +294,15 @@ impl Backend {
         self.queued.attention_doubled -= work.attention_doubled;
     }
 
-    fn send_back(&mut self, id: u64) {
+    fn send_back(&mut self, id: u64, now_ns: u64) {
         if let Some(place) = self.prefilling.iter().position(|held| held.id == id)
             && let Some(held) = self.prefilling.remove(place)
         {
             self.shrink(held.work());
         }
         let Some((target, blocks)) = self.prompts.get(&id) else { return };
-        let held = Held { id, target: *target, computed: self.engine.cached_tokens(*target, blocks) };
+        let computed = self.engine.cached_tokens(*target, blocks);
+        let held = Held { id, target: *target, computed, since_ns: now_ns };
         self.waiting.push_front(held);
         self.grow(held.work());
     }
@@ -336,8 +351,9 @@ impl Backend {
     }
 
     fn forget(&mut self, step: &Step) {
-        for id in step.finished() {
-            self.prompts.remove(&id);
+        for token in step.tokens.iter().filter(|token| token.last) {
+            self.prompts.remove(&token.id);
+            self.output_tokens_mean += (f64::from(token.index + 1) - self.output_tokens_mean) / ANSWERS;
         }
     }
 }
