@@ -75,19 +75,25 @@ pub enum Policy {
 pub enum Reference {
     /// Least predicted time to the first token, by letting a copy of each engine run until it comes.
     GreedyFirstToken,
-    /// Marginal cost with this α.
+    /// Marginal cost in its plain form, with this α.
     MarginalCost(f64),
     /// The same where who cannot be served in time is refused at once, as ours does.
     MarginalCostShedding(f64),
+    /// Marginal cost as production computes it, with this α.
+    OwnCost(f64),
+    /// The same where who cannot be served in time is refused at once.
+    OwnCostShedding(f64),
     /// Prompt tokens to compute times batch, with exact caches.
     Lmetric,
 }
 
 /// What the oracle is the best of.
-pub const REFERENCES: [Reference; 7] = [
+pub const REFERENCES: [Reference; 9] = [
     Reference::MarginalCost(2.0),
+    Reference::OwnCost(2.0),
     Reference::Lmetric,
     Reference::MarginalCostShedding(2.0),
+    Reference::OwnCostShedding(2.0),
     Reference::MarginalCost(1.0),
     Reference::MarginalCost(4.0),
     Reference::MarginalCost(0.0),
@@ -151,8 +157,14 @@ impl Policy {
             Self::Oracle => Box::new(lmetric::Lmetric { index: lmetric::Index::Exact }),
             Self::Reference(reference) => match reference {
                 Reference::GreedyFirstToken => Box::new(cost::GreedyFirstToken),
-                Reference::MarginalCost(alpha) => Box::new(cost::Central::admitting(alpha)),
-                Reference::MarginalCostShedding(alpha) => Box::new(cost::Central::shedding(alpha)),
+                Reference::MarginalCost(alpha) => Box::new(cost::Central::admitting(cost::Sum::Plain, alpha)),
+                Reference::MarginalCostShedding(alpha) => {
+                    Box::new(cost::Central::shedding(cost::Sum::Plain, alpha))
+                }
+                Reference::OwnCost(alpha) => Box::new(cost::Central::admitting(cost::Sum::Ours, alpha)),
+                Reference::OwnCostShedding(alpha) => {
+                    Box::new(cost::Central::shedding(cost::Sum::Ours, alpha))
+                }
                 Reference::Lmetric => Box::new(lmetric::Lmetric { index: lmetric::Index::Exact }),
             },
         }
@@ -187,6 +199,8 @@ impl fmt::Display for Reference {
             Self::GreedyFirstToken => f.write_str("greedy first token"),
             Self::MarginalCost(alpha) => write!(f, "marginal cost, alpha {alpha}"),
             Self::MarginalCostShedding(alpha) => write!(f, "marginal cost, alpha {alpha}, shedding"),
+            Self::OwnCost(alpha) => write!(f, "our cost, alpha {alpha}"),
+            Self::OwnCostShedding(alpha) => write!(f, "our cost, alpha {alpha}, shedding"),
             Self::Lmetric => f.write_str("lmetric"),
         }
     }

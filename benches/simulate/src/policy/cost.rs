@@ -135,8 +135,18 @@ pub fn admits(backend: &Backend, speed: &Speed, arrival: &Arrival, now_ns: u64, 
     decide(&terms, patience) == Verdict::Serve
 }
 
+/// By which sum one scheduler that knows the present compares servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sum {
+    /// What production compares.
+    Ours,
+    /// Its plain form, which stays as it is when production changes: time to the first token, and what the prompt takes from the others.
+    Plain,
+}
+
 /// Marginal cost by one scheduler that knows the present.
 pub(super) struct Central {
+    sum: Sum,
     alpha: f64,
     door: Door,
     patience: Option<Patience>,
@@ -144,30 +154,69 @@ pub(super) struct Central {
 
 impl Central {
     /// Every request is let in.
-    pub(super) fn admitting(alpha: f64) -> Self {
-        Self { alpha, door: Door::Open, patience: None }
+    pub(super) fn admitting(sum: Sum, alpha: f64) -> Self {
+        Self { sum, alpha, door: Door::Open, patience: None }
     }
 
     /// Who would come too late at the best server is refused.
-    pub(super) fn shedding(alpha: f64) -> Self {
-        Self { alpha, door: Door::Gated, patience: None }
+    pub(super) fn shedding(sum: Sum, alpha: f64) -> Self {
+        Self { sum, alpha, door: Door::Gated, patience: None }
     }
 }
 
 impl Router for Central {
     fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
-        let alpha = self.alpha;
-        self.patience = (self.door == Door::Gated).then_some(Patience::at_last(view.promised_ms));
-        view.least(|view, place| {
-            let backend = &view.backends[place];
+        let (sum, alpha) = (self.sum, self.alpha);
+        let cost = |view: &View<'_>, place: usize| {
             let report = report_of(&view.report(place));
-            terms(&report, &view.speeds[place], prompt_of(arrival, backend), alpha).total_ms()
-        })
+            let prompt = prompt_of(arrival, &view.backends[place]);
+            match sum {
+                Sum::Ours => {
+                    let terms = terms(&report, &view.speeds[place], prompt, alpha);
+                    (terms.first_token_ms(), terms.total_ms())
+                }
+                Sum::Plain => plain_ms(&report, &view.speeds[place], prompt, alpha),
+            }
+        };
+        let place = view.least(|view, place| cost(view, place).1);
+        // It knows the present: who would come too late is not even sent.
+        let is_late = cost(view, place).0 > view.promised_ms;
+        self.patience = (self.door == Door::Gated && is_late).then_some(NONE_AT_ALL);
+        place
     }
 
     fn patience(&self) -> Option<Patience> {
         self.patience
     }
+}
+
+/// Milliseconds that a KV token stays held in the plain form.
+const KV_RESIDENCE_MS: f64 = 6_000.0;
+
+/// Is refused wherever it goes.
+const NONE_AT_ALL: Patience = Patience { first_token_ms: f64::NEG_INFINITY, promised_ms: f64::NEG_INFINITY };
+
+/// Time to the first token, with waiting for memory where there is none; and `TTFT + α · time of the uncached prompt · (1 + sequences / 16)`.
+fn plain_ms(report: &Report, speed: &Speed, prompt: Prompt, alpha: f64) -> (f64, f64) {
+    let running = f64::from(report.sequences_running);
+    let sequences = running + f64::from(report.sequences_waiting);
+    let chunk = (speed.step_tokens_max - running).max(1.0);
+    let step_ms = speed.step_ms
+        + speed.sequence_us * 1e-3 * (running + 1.0)
+        + speed.context_us * 1e-3 * report.kv_tokens_used as f64;
+    let compute_ms =
+        |tokens: f64, doubled: f64| speed.token_us * 1e-3 * tokens + speed.attention_ns * 0.5e-6 * doubled;
+    let (pending, own) = (report.prompt_tokens_pending, prompt.uncached_tokens());
+    let steps = ((pending + own) / chunk).ceil().max(1.0);
+    let under_way_ms = if pending == 0.0 && running > 0.0 { step_ms / 2.0 } else { 0.0 };
+    let work_ms = compute_ms(own, prompt.attention_doubled());
+    let before_ms = compute_ms(pending, report.attention_doubled_pending);
+    let first_token_ms = speed.front_end_ms + under_way_ms + steps * step_ms + before_ms + work_ms;
+    let waiting = if report.sequences_waiting > 0 { pending } else { 0.0 };
+    let missing = report.kv_tokens_used as f64 + waiting + own - report.kv_tokens_total as f64;
+    let room_ms = missing.max(0.0) / (report.kv_tokens_used as f64).max(1.0) * KV_RESIDENCE_MS;
+    let others_ms = alpha * (work_ms + own / chunk * step_ms) * (1.0 + sequences / 16.0);
+    (first_token_ms + room_ms, first_token_ms + room_ms + others_ms)
 }
 
 /// The least time to the first token, found by letting a copy of each engine run until it comes.
