@@ -3,6 +3,7 @@
 //! A request is named by [`detect`] (its path), read by [`scan`] (its path and its body, byte by byte as it passes), and its answer is
 //! followed by [`meter`]: [`events`] cuts the stream, [`answer`] says what each event carries, [`usage`] reads the
 //! token counts. [`reply`] writes the errors that we make ourselves in the words that the caller's client parses.
+//! [`engine`] reads what a model server says of itself on its metrics page.
 //!
 //! Everything here gives the same result however the bytes are cut into chunks, and holds a bounded amount of them.
 //!
@@ -12,6 +13,7 @@
 pub mod answer;
 pub mod defect;
 pub mod detect;
+pub mod engine;
 pub mod events;
 pub mod meter;
 pub mod reply;
