@@ -10,6 +10,7 @@
 
 use crate::answer::Mark;
 use crate::json::Shape;
+use crate::openai::CACHE_CONTROL;
 use crate::reply::words::Words;
 use crate::scan::Wanted;
 use crate::tables::{Answer, Events, Request, Streams, Tables};
@@ -31,20 +32,26 @@ pub(crate) static MESSAGES: Tables = Tables {
 
 static BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
+    ("cache_salt", Shape::leaves(Wanted::CacheSalt)),
     ("stream", Shape::value(Wanted::Stream)),
     ("max_tokens", Shape::value(Wanted::OutputCap("max_tokens"))),
     ("messages", Shape::text(Wanted::Text(0)).with_each(&MESSAGE)),
     ("system", Shape::text(Wanted::Text(1)).with_each(&BLOCK)),
-    ("tools", Shape::text(Wanted::TextAndKeys(2))),
+    ("tools", Shape::text(Wanted::TextAndKeys(2)).with_each(&TOOL)),
 ]);
+
+static TOOL: Shape<Wanted> = Shape::object(&[CACHE_CONTROL]);
 
 static MESSAGE: Shape<Wanted> = Shape::object(&[("content", Shape::object(&[]).with_each(&BLOCK))]);
 
 /// A tool's result holds blocks of its own.
-static BLOCK: Shape<Wanted> =
-    Shape::object(&[("source", SOURCE), ("content", Shape::object(&[]).with_each(&INNER_BLOCK))]);
+static BLOCK: Shape<Wanted> = Shape::object(&[
+    ("source", SOURCE),
+    ("content", Shape::object(&[]).with_each(&INNER_BLOCK)),
+    CACHE_CONTROL,
+]);
 
-static INNER_BLOCK: Shape<Wanted> = Shape::object(&[("source", SOURCE)]);
+static INNER_BLOCK: Shape<Wanted> = Shape::object(&[("source", SOURCE), CACHE_CONTROL]);
 
 /// Of an image or a document. A document may be plain text.
 const SOURCE: Shape<Wanted> = Shape::object(&[("data", Shape::leaves(Wanted::Media))]);

@@ -32,6 +32,9 @@ pub(crate) static GENERATE: Tables = Tables {
 
 static BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::ModelUnlessInPath)),
+    ("cache_salt", Shape::leaves(Wanted::CacheSalt)),
+    ("extra_key", Shape::leaves(Wanted::CacheSalt)),
+    ("lora_path", Shape::leaves(Wanted::Adapter)),
     ("stream", Shape::value(Wanted::Stream)),
     ("max_tokens", Shape::value(Wanted::OutputCap("max_tokens"))),
     ("parameters", Shape::object(CAPS)),

@@ -66,14 +66,18 @@ pub(crate) struct Clip<'a> {
 /// A piece of marked text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Leaf<'a> {
-    /// This many bytes of a string value, as written. A string comes in any number of pieces.
-    Text(usize),
+    /// Bytes of a string value, as written. A string comes in any number of pieces.
+    Text(&'a [u8]),
     /// The string is complete; how it began.
     TextEnd(Clip<'a>),
-    /// This many bytes of a key, as written, in any number of pieces.
+    /// This many bytes of a key, as written, in any number of pieces, under the mark of the object.
     Key(usize),
+    /// Such a key is complete; told under the mark of its value.
+    KeyEnd(Clip<'a>),
     /// A number.
-    Number,
+    Number(Clip<'a>),
+    /// `null`, `true` or `false`: how it is spelt.
+    Literal(&'static [u8]),
 }
 
 /// Where a walker stands between two bytes.
@@ -250,7 +254,8 @@ impl<M: Copy + 'static> Walker<M> {
         self.began = here;
         let frame = self.frame();
         let followed = frame.shape.is_some_and(|shape| !shape.keys.is_empty());
-        self.begin_text(Text::of_key(followed, frame.text.is_some()));
+        let counted = frame.text.is_some();
+        self.begin_text(Text::of_key(followed || counted, counted));
     }
 
     fn begin_text(&mut self, text: Text) {
@@ -321,7 +326,7 @@ impl<M: Copy + 'static> Walker<M> {
                 Step::End => {
                     self.keep_digits(rest.get(..at).unwrap_or_default());
                     if let Some(mark) = self.slot.text {
-                        sink.leaf(mark, Leaf::Number);
+                        sink.leaf(mark, Leaf::Number(self.capture.clip()));
                     }
                     self.tell(Value::Number(self.capture.clip()), sink)?;
                     self.end_value();
@@ -335,7 +340,7 @@ impl<M: Copy + 'static> Walker<M> {
     }
 
     fn keep_digits(&mut self, run: &[u8]) {
-        if self.is_marked() {
+        if self.is_marked() || self.slot.text.is_some() {
             self.capture.push(run);
         }
     }
@@ -354,6 +359,9 @@ impl<M: Copy + 'static> Walker<M> {
         }
         self.state = State::Literal(literal, read + 1);
         if usize::from(read) + 1 == spelling.len() {
+            if let Some(mark) = self.slot.text {
+                sink.leaf(mark, Leaf::Literal(spelling));
+            }
             self.tell(literal.value(), sink)?;
             self.end_value();
         }
@@ -365,6 +373,9 @@ impl<M: Copy + 'static> Walker<M> {
         if self.text.is_key() {
             let key = self.capture.clip();
             self.slot = self.frame().child(key);
+            if let Some(mark) = self.slot.text.filter(|_| self.text.is_counted()) {
+                sink.leaf(mark, Leaf::KeyEnd(key));
+            }
             self.state = State::Colon;
         } else {
             if let Some(mark) = self.slot.text {

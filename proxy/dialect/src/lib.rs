@@ -16,6 +16,7 @@ pub mod detect;
 pub mod engine;
 pub mod events;
 pub mod meter;
+pub mod prefix;
 pub mod reply;
 pub mod scan;
 pub mod sse;

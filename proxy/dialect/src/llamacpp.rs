@@ -30,9 +30,10 @@ static BODY: Shape<Wanted> = Shape::object(&[
     ("stream", Shape::value(Wanted::Stream)),
     ("n_predict", Shape::value(Wanted::OutputCap("n_predict"))),
     ("max_tokens", Shape::value(Wanted::OutputCapFallback("max_tokens"))),
+    ("lora", Shape::leaves(Wanted::Adapter)),
     ("prompt", Shape::text(Wanted::TextOrIds(0)).with_each(&PROMPT)),
-    ("input_prefix", Shape::text(Wanted::Text(1))),
-    ("input_suffix", Shape::text(Wanted::Text(2))),
+    ("input_prefix", Shape::text(Wanted::Text(2))),
+    ("input_suffix", Shape::text(Wanted::Text(1))),
     ("input_extra", Shape::text(Wanted::Text(3))),
 ]);
 

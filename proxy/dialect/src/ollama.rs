@@ -61,9 +61,9 @@ static GENERATE_BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
     ("stream", Shape::value(Wanted::Stream)),
     ("options", OPTIONS),
-    ("prompt", Shape::text(Wanted::Text(0))),
-    ("system", Shape::text(Wanted::Text(1))),
-    ("suffix", Shape::text(Wanted::Text(2))),
+    ("prompt", Shape::text(Wanted::Text(1))),
+    ("system", Shape::text(Wanted::Text(2))),
+    ("suffix", Shape::text(Wanted::Text(0))),
     ("images", Shape::leaves(Wanted::Media)),
 ]);
 

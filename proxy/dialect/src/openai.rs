@@ -48,6 +48,9 @@ pub(crate) const ANSWER: Answer = Answer {
 
 static CHAT_BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
+    ("cache_salt", Shape::leaves(Wanted::CacheSalt)),
+    ("extra_key", Shape::leaves(Wanted::CacheSalt)),
+    ("lora_path", Shape::leaves(Wanted::Adapter)),
     ("stream", Shape::value(Wanted::Stream)),
     ("max_completion_tokens", Shape::value(Wanted::OutputCap("max_completion_tokens"))),
     ("max_tokens", Shape::value(Wanted::OutputCapFallback("max_tokens"))),
@@ -55,7 +58,11 @@ static CHAT_BODY: Shape<Wanted> = Shape::object(&[
     ("tools", Shape::text(Wanted::TextAndKeys(1))),
 ]);
 
-pub(crate) static MESSAGE: Shape<Wanted> = Shape::object(&[("content", Shape::object(&[]).with_each(&PART))]);
+pub(crate) static MESSAGE: Shape<Wanted> =
+    Shape::object(&[("content", Shape::object(&[]).with_each(&PART)), CACHE_CONTROL]);
+
+/// Anthropic's mark of how far to cache, which clients of others write as well. It moves on with each turn of a conversation.
+pub(crate) const CACHE_CONTROL: (&str, Shape<Wanted>) = ("cache_control", Shape::leaves(Wanted::Aside));
 
 /// Images, video and files are data URLs, or URLs of other hosts; audio is base64 as such.
 pub(crate) static PART: Shape<Wanted> = Shape::object(&[
@@ -64,12 +71,16 @@ pub(crate) static PART: Shape<Wanted> = Shape::object(&[
     ("audio_url", URL),
     ("input_audio", Shape::object(&[("data", Shape::leaves(Wanted::Media))])),
     ("file", Shape::object(&[("file_data", Shape::leaves(Wanted::Media))])),
+    CACHE_CONTROL,
 ]);
 
 const URL: Shape<Wanted> = Shape::leaves(Wanted::Media);
 
 static COMPLETIONS_BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
+    ("cache_salt", Shape::leaves(Wanted::CacheSalt)),
+    ("extra_key", Shape::leaves(Wanted::CacheSalt)),
+    ("lora_path", Shape::leaves(Wanted::Adapter)),
     ("stream", Shape::value(Wanted::Stream)),
     ("max_tokens", Shape::value(Wanted::OutputCap("max_tokens"))),
     ("prompt", Shape::text(Wanted::TextOrIds(0))),
@@ -78,6 +89,7 @@ static COMPLETIONS_BODY: Shape<Wanted> = Shape::object(&[
 
 static EMBEDDINGS_BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
+    ("cache_salt", Shape::leaves(Wanted::CacheSalt)),
     ("input", Shape::text(Wanted::TextOrIds(0))),
     ("content", Shape::text(Wanted::TextOrIds(1))),
     ("messages", Shape::text(Wanted::Text(2)).with_each(&MESSAGE)),

@@ -30,6 +30,7 @@ pub(crate) static RESPONSES: Tables = Tables {
 
 static BODY: Shape<Wanted> = Shape::object(&[
     ("model", Shape::value(Wanted::Model)),
+    ("cache_salt", Shape::leaves(Wanted::CacheSalt)),
     ("stream", Shape::value(Wanted::Stream)),
     ("max_output_tokens", Shape::value(Wanted::OutputCap("max_output_tokens"))),
     ("input", Shape::text(Wanted::Text(0)).with_each(&ITEM)),

@@ -13,11 +13,12 @@ use crate::json::{Clip, Leaf, Sink, Value, Walker};
 use crate::media;
 use crate::multipart::{Field, Form};
 use crate::path;
+use crate::prefix::{ADAPTER, Boundary, End, Prefix, SALT};
 use crate::tables::{Request, Streams};
 use crate::{Dialect, Facts, MODEL_BYTES_MAX};
 
-/// What a dialect's table of request paths may ask for. Keys are named where an error must name them; numbers tell the prompts of
-/// one table apart.
+/// What a dialect's table of request paths may ask for. Keys are named where an error must name them; numbers, 0 to 12, tell the
+/// prompts of one table apart: the higher one stands before the lower one in what the engine makes of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wanted {
     Model,
@@ -36,6 +37,12 @@ pub(crate) enum Wanted {
     TextOrIds(u8),
     /// Base64, or a data URL. A string that is neither counts as text.
     Media,
+    /// A secret that keeps the cache of its callers apart from that of others.
+    CacheSalt,
+    /// The name of an adapter (LoRA) beside the model's.
+    Adapter,
+    /// In a prompt, and no part of it.
+    Aside,
 }
 
 /// What the head of a request says about its body.
@@ -65,7 +72,8 @@ pub enum Progress {
     Malformed,
 }
 
-/// Reads one request body. Holds about a kilobyte, however long the body.
+/// Reads one request body. Holds about a kilobyte, however long the body; with the hashes of its prefix another, and at most four
+/// of hashes.
 pub struct Scanner {
     source: Source,
     reading: Reading,
@@ -111,6 +119,24 @@ impl Scanner {
             },
         };
         Scanner { source, reading, error }
+    }
+
+    /// The same, where the prompt is hashed as it passes: see [`Scanner::prefix`]. To be said before the first byte.
+    #[must_use]
+    pub fn with_prefix(mut self) -> Scanner {
+        if matches!(self.source, Source::Json(_)) {
+            self.reading.prefix = Some(Box::new(Prefix::new()));
+        }
+        self
+    }
+
+    /// Where the prompt that has passed so far can be shared with others, from its beginning on. Final when the body has ended: the
+    /// model or a salt may still come, and another order of the sections with them. Empty without [`Scanner::with_prefix`], for
+    /// bodies that are not JSON, and for prompts below 512 bytes.
+    #[must_use]
+    pub fn prefix(&self) -> Vec<Boundary> {
+        let model = self.reading.facts.model.as_deref();
+        self.reading.prefix.as_ref().map_or_else(Vec::new, |prefix| prefix.boundaries(model))
     }
 
     /// Reads the next bytes of the body; any cut between pushes gives the same facts.
@@ -202,6 +228,8 @@ struct Reading {
     prompts: u16,
     /// Bytes of the media string being read, counted as media until its beginning is known to be something else.
     media_bytes: u64,
+    /// Where the prompt is hashed.
+    prefix: Option<Box<Prefix>>,
 }
 
 /// What must stand behind the model of a path.
@@ -288,17 +316,21 @@ impl Sink<Wanted> for Reading {
             Wanted::Text(number) | Wanted::TextAndKeys(number) | Wanted::TextOrIds(number) => {
                 self.prompt(number);
             }
-            Wanted::Media => {}
+            Wanted::Media | Wanted::CacheSalt | Wanted::Adapter | Wanted::Aside => {}
         }
         self.facts.output_tokens_max = self.output_cap.flatten().or(self.output_cap_fallback.flatten());
         Ok(())
     }
 
     fn leaf(&mut self, mark: Wanted, leaf: Leaf<'_>) {
+        if let Some(prefix) = &mut self.prefix {
+            hash(prefix, mark, leaf);
+        }
         match (mark, leaf) {
+            (Wanted::CacheSalt | Wanted::Adapter | Wanted::Aside, _) => {}
             (Wanted::Media, Leaf::Text(bytes)) => {
-                self.facts.media_bytes += bytes as u64;
-                self.media_bytes += bytes as u64;
+                self.facts.media_bytes += bytes.len() as u64;
+                self.media_bytes += bytes.len() as u64;
             }
             (Wanted::Media, Leaf::TextEnd(beginning)) => {
                 let bytes = std::mem::take(&mut self.media_bytes);
@@ -307,12 +339,44 @@ impl Sink<Wanted> for Reading {
                     self.facts.prompt_bytes += bytes;
                 }
             }
-            (_, Leaf::Text(bytes)) | (Wanted::TextAndKeys(_), Leaf::Key(bytes)) => {
-                self.facts.prompt_bytes += bytes as u64;
-            }
-            (Wanted::TextOrIds(_), Leaf::Number) => self.facts.prompt_token_ids += 1,
-            (_, Leaf::Key(_) | Leaf::Number | Leaf::TextEnd(_)) => {}
+            (_, Leaf::Text(bytes)) => self.facts.prompt_bytes += bytes.len() as u64,
+            (Wanted::TextAndKeys(_), Leaf::Key(bytes)) => self.facts.prompt_bytes += bytes as u64,
+            (Wanted::TextOrIds(_), Leaf::Number(_)) => self.facts.prompt_token_ids += 1,
+            (_, Leaf::Key(_) | Leaf::KeyEnd(_) | Leaf::Number(_) | Leaf::Literal(_) | Leaf::TextEnd(_)) => {}
         }
+    }
+}
+
+/// Adds a piece of the prompt to its hashes.
+fn hash(prefix: &mut Prefix, mark: Wanted, leaf: Leaf<'_>) {
+    let number = match mark {
+        Wanted::Text(number) | Wanted::TextAndKeys(number) | Wanted::TextOrIds(number) => number,
+        Wanted::CacheSalt => SALT,
+        Wanted::Adapter => ADAPTER,
+        Wanted::Media => return hash_media(prefix, leaf),
+        _ => return,
+    };
+    match (mark, leaf) {
+        (Wanted::CacheSalt | Wanted::Adapter, Leaf::Text(bytes)) => prefix.aside(number, bytes),
+        (_, Leaf::Text(bytes)) => prefix.text(number, bytes),
+        (Wanted::TextOrIds(_), Leaf::Number(clip)) => prefix.token(number, clip.bytes),
+        (_, Leaf::Number(clip)) => prefix.piece(number, clip.bytes, End::Number),
+        (Wanted::TextAndKeys(_), Leaf::KeyEnd(clip)) => {
+            prefix.text(number, clip.bytes);
+            prefix.piece(number, &[], End::Key);
+        }
+        (_, Leaf::KeyEnd(clip)) => prefix.piece(number, clip.bytes, End::Key),
+        (_, Leaf::Literal(spelling)) => prefix.piece(number, spelling, End::Literal),
+        (_, Leaf::TextEnd(_)) => prefix.piece(number, &[], End::Text),
+        (_, Leaf::Key(_)) => {}
+    }
+}
+
+fn hash_media(prefix: &mut Prefix, leaf: Leaf<'_>) {
+    match leaf {
+        Leaf::Text(bytes) => prefix.media(bytes),
+        Leaf::TextEnd(_) => prefix.media(&[End::Text as u8]),
+        _ => {}
     }
 }
 

@@ -62,6 +62,10 @@ impl Text {
     pub(super) fn is_key(&self) -> bool {
         self.role == Role::Key
     }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted
+    }
 }
 
 impl<M: Copy + 'static> Walker<M> {
@@ -75,12 +79,12 @@ impl<M: Copy + 'static> Walker<M> {
         let Some(&byte) = rest.first() else { return Ok(0) };
         if !matches!(self.text.escape, Escape::None) {
             self.escape(byte, here)?;
-            self.count(1, sink);
+            self.count(&[byte], sink);
             return Ok(1);
         }
         if self.text.partial_bytes > 0 {
             self.complete_character(byte, here)?;
-            self.count(1, sink);
+            self.count(&[byte], sink);
             return Ok(1);
         }
         let mut read = 0;
@@ -94,13 +98,19 @@ impl<M: Copy + 'static> Walker<M> {
             read += taken;
             match (stop, left.get(taken..)) {
                 (Some(_), Some([b'"', ..])) => {
-                    self.count(read, sink);
+                    self.count(rest.get(..read).unwrap_or_default(), sink);
                     self.end_text(sink)?;
                     return Ok(read + 1);
                 }
                 (Some(_), Some([_, escaped, ..])) if let Some(meant) = short_escape(*escaped) => {
                     self.keep_character(char::from(meant));
                     read += 2;
+                }
+                (Some(_), Some([_, b'u', a, b, c, d, ..]))
+                    if let Some(meant) = hex_escape([*a, *b, *c, *d]) =>
+                {
+                    self.keep_character(meant);
+                    read += 6;
                 }
                 (Some(_), _) => {
                     self.text.escape = Escape::Backslash { at: here + read as u64 };
@@ -111,7 +121,7 @@ impl<M: Copy + 'static> Walker<M> {
                 (None, _) => {}
             }
         }
-        self.count(read, sink);
+        self.count(rest.get(..read).unwrap_or_default(), sink);
         Ok(read)
     }
 
@@ -224,12 +234,12 @@ impl<M: Copy + 'static> Walker<M> {
         }
     }
 
-    fn count(&mut self, bytes: usize, sink: &mut impl Sink<M>) {
-        if !self.text.counted || bytes == 0 {
+    fn count(&mut self, bytes: &[u8], sink: &mut impl Sink<M>) {
+        if !self.text.counted || bytes.is_empty() {
             return;
         }
         let (text, leaf) = match self.text.role {
-            Role::Key => (self.frame().text, Leaf::Key(bytes)),
+            Role::Key => (self.frame().text, Leaf::Key(bytes.len())),
             Role::Value => (self.slot.text, Leaf::Text(bytes)),
         };
         if let Some(mark) = text {
@@ -245,6 +255,15 @@ struct Cut {
     by_quote: bool,
     /// Nothing follows in this chunk.
     is_last: bool,
+}
+
+/// A character in one escape of four digits; the halves of a pair, and what is wrong, are left to the way that goes byte by byte.
+fn hex_escape(digits: [u8; 4]) -> Option<char> {
+    let mut code = 0;
+    for digit in digits {
+        code = code * 16 + char::from(digit).to_digit(16)?;
+    }
+    char::from_u32(code)
 }
 
 fn short_escape(byte: u8) -> Option<u8> {
