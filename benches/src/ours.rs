@@ -63,9 +63,11 @@ pub async fn start(
     if let Some(inbound) = inbound {
         let served: Vec<Value> = applications
             .iter()
-            .map(
-                |application| json!({"endpoint": application.at, "protocol": protocol(application.protocol)}),
-            )
+            .map(|application| {
+                let protocol = protocol(application.protocol);
+                // As peers do, it asks the application nothing but what it passes on.
+                json!({"endpoint": application.at, "protocol": protocol, "metrics": {"scrape": false}})
+            })
             .collect();
         let listener = json!({"inbound": {"listen": inbound, "applications": served}});
         let (server, _) = start_sidecar(place, "server", &told, listener, dir).await?;

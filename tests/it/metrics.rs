@@ -12,6 +12,7 @@ use penstock_tests::exposition::{Exposition, Family};
 use penstock_tests::golden;
 use penstock_tests::mesh::{Mesh, Served};
 use penstock_tests::sidecar::Sidecar;
+use penstock_tests::wait::eventually;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, UdpSocket};
@@ -98,6 +99,12 @@ impl Eventful {
         self.web.metric_is("penstock_requests_refused_total", &refused, 1.0).await;
         self.web.metric_is("penstock_connections_refused_total", &[], 1.0).await;
         self.own.metric_is("penstock_health_checks_total", &[("result", "ready")], 1.0).await;
+        eventually("the engine's metrics are read", async || {
+            let page = self.served.sidecar.page("/clusters").await;
+            let engine = page["applications"][0]["metrics"]["engine"].clone();
+            if engine == "vllm" { Ok(()) } else { Err(page.to_string()) }
+        })
+        .await;
         self.own.metric_is("penstock_dns_stale", &[("name", "nobody.example")], 1.0).await;
     }
 

@@ -13,4 +13,5 @@ mod exact;
 mod leaves;
 mod meta;
 mod parity;
+mod scrape;
 mod world;

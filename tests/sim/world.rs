@@ -81,6 +81,7 @@ pub(crate) struct Plan {
     applications: Vec<(String, SocketAddr, &'static str)>,
     callers: Vec<String>,
     logs: Logs,
+    scrapes: Scrapes,
     documents: Box<Writer>,
     memory: Memory,
 }
@@ -93,6 +94,16 @@ type Writer = dyn Fn(&[(String, Endpoint)]) -> Vec<Document>;
 pub(crate) enum Logs {
     /// They do.
     Kept,
+    /// They do not.
+    Off,
+}
+
+/// Whether sidecars read the metrics of model servers. A scrape is one more connection, and where connections are broken by their number
+/// that would be the wrong one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scrapes {
+    /// They do.
+    On,
     /// They do not.
     Off,
 }
@@ -128,6 +139,7 @@ impl Plan {
             applications: Vec::new(),
             callers: Vec::new(),
             logs: Logs::Off,
+            scrapes: Scrapes::Off,
             documents: Box::new(one_backend_each),
             memory: Memory::default(),
         }
@@ -163,6 +175,13 @@ impl Plan {
     #[must_use]
     pub(crate) fn logs(mut self) -> Self {
         self.logs = Logs::Kept;
+        self
+    }
+
+    /// Sidecars read the metrics of model servers.
+    #[must_use]
+    pub(crate) fn scrapes(mut self) -> Self {
+        self.scrapes = Scrapes::On;
         self
     }
 
@@ -204,14 +223,16 @@ impl Plan {
         for (name, words) in &self.served {
             let engine = self.engine(words).await;
             self.memory.name(engine.address(), &format!("engine of {name}"));
-            let inbound = json!([{"endpoint": engine.address()}]);
+            let metrics = json!({"scrape": self.scrapes == Scrapes::On});
+            let inbound = json!([{"endpoint": engine.address(), "metrics": metrics}]);
             let app = self.inbound(&dir, plane_address, name, inbound, &network).await;
             endpoints.push((name.clone(), endpoint(engine.address(), &app)));
             engines.push((name.clone(), engine));
             apps.push((name.clone(), app));
         }
         for (name, address, protocol) in &self.applications {
-            let inbound = json!([{"endpoint": address, "protocol": protocol}]);
+            let metrics = json!({"scrape": false});
+            let inbound = json!([{"endpoint": address, "protocol": protocol, "metrics": metrics}]);
             let app = self.inbound(&dir, plane_address, name, inbound, &network).await;
             endpoints.push((name.clone(), endpoint(*address, &app)));
             apps.push((name.clone(), app));

@@ -63,13 +63,14 @@ impl Mesh {
     /// Starts a model server with these words on its command line, and a sidecar in front of it.
     pub async fn serve(&self, name: &str, words: &str) -> Served {
         let engine = Engine::start(self.dir(), &format!("{name}-engine"), words).await;
-        let sidecar = self.inbound(name, engine.address).await;
+        let sidecar = self.inbound_with(name, json!([{"endpoint": engine.address}]), json!({})).await;
         Served { engine, sidecar }
     }
 
-    /// Starts a sidecar in front of an application that speaks HTTP/1.1.
+    /// Starts a sidecar in front of an application of the test's own, which speaks HTTP/1.1 and is asked nothing but what the test asks.
     pub async fn inbound(&self, name: &str, application: SocketAddr) -> Sidecar {
-        self.inbound_with(name, json!([{"endpoint": application}]), json!({})).await
+        let alone = json!([{"endpoint": application, "metrics": {"scrape": false}}]);
+        self.inbound_with(name, alone, json!({})).await
     }
 
     /// Starts a sidecar in front of these applications, with more settings.

@@ -103,6 +103,19 @@ pub struct Application {
     pub connect: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+    /// Where it says how loaded it is; not to be read where absent.
+    pub metrics: Option<MetricsPage>,
+}
+
+/// A model server's metrics page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsPage {
+    /// Where it is asked for.
+    pub address: SocketAddr,
+    /// In which protocol.
+    pub protocol: Protocol,
+    /// Path and query, if they are not to be found out.
+    pub path: Option<String>,
 }
 
 /// Bounds of one sidecar process.

@@ -14,6 +14,7 @@ use penstock_policy::health::Belief;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::http::Shared;
 use crate::identity::Identity;
 use crate::lifecycle::Readiness;
@@ -91,6 +92,13 @@ impl Admin {
         let metrics = &self.shared.telemetry.metrics;
         metrics.body_held_bytes.set(i64::try_from(self.shared.body_budget.held_bytes()).unwrap_or(i64::MAX));
         metrics.tasks.set(i64::try_from(Tasks::alive()).unwrap_or(i64::MAX));
+        metrics.load_signal_age.reset();
+        for (endpoint, scraped) in self.shared.scrapes.all() {
+            if let Some(age) = scraped.age(clock::now()) {
+                let labels = [&*endpoint.to_string(), "scrape"];
+                metrics.load_signal_age.with_label_values(&labels).set(age.as_secs_f64());
+            }
+        }
         for gauges in [&metrics.endpoint_load, &metrics.endpoint_state, &metrics.dns_stale] {
             gauges.reset();
         }
@@ -145,10 +153,16 @@ impl Admin {
                 "endpoints": endpoints.collect::<Vec<_>>(),
             })
         });
+        let now = clock::now();
+        let applications = self.shared.scrapes.all();
+        let applications = applications
+            .iter()
+            .map(|(endpoint, scraped)| json!({"endpoint": endpoint, "metrics": scraped.status(now)}));
         json!({
             "apiVersion": "penstock.dev/v1alpha1",
             "kind": "Clusters",
             "backends": backends.collect::<Vec<_>>(),
+            "applications": applications.collect::<Vec<_>>(),
         })
     }
 

@@ -28,6 +28,7 @@ use crate::listen::{self, Listener};
 use crate::live::Live;
 use crate::log::Log;
 use crate::network::{Accept, Network};
+use crate::scrape::{Scraper, Scrapes};
 use crate::settings::{Reload, Settings};
 use crate::sync::Sync;
 use crate::tasks::Tasks;
@@ -106,6 +107,8 @@ impl App {
         let live = Arc::new(Live::default());
         let identity = Identity::new();
         let (workload, limits) = (settings.workload.clone(), settings.limits.clone());
+        let scrapes = Arc::new(Scrapes::default());
+        scrapes.adopt(&settings);
         let settings = Settings::new(settings);
         let sync = Sync::new(&settings, &live, &telemetry);
         let dial: Arc<dyn Dial> = Arc::clone(&network) as _;
@@ -118,6 +121,7 @@ impl App {
             settings: Arc::clone(&settings),
             live,
             telemetry,
+            scrapes,
             means: Arc::new(means),
         });
         Ok(Self { settings, network, shared, identity, sync, pool, over, sockets, connections, background })
@@ -198,6 +202,7 @@ impl App {
             stopped.clone(),
         );
         self.watch_endpoints();
+        self.watch_applications();
         let (shared, sync) = (Arc::clone(&self.shared), self.sync.clone());
         let admin = Admin { shared, readiness, sync, identity: Arc::clone(&self.identity) };
         self.background.spawn("admin", admin.run(self.sockets.admin, self.background.clone(), ended));
@@ -288,6 +293,19 @@ impl App {
         let prober = Prober::new(live(), Arc::clone(&self.pool), telemetry(), tasks);
         self.background.spawn("health checks", prober.run());
     }
+
+    /// Reads what applications say of their load.
+    fn watch_applications(&self) {
+        if self.sockets.inbound.is_some() {
+            let scraper = Scraper {
+                settings: Arc::clone(&self.settings),
+                scrapes: Arc::clone(&self.shared.scrapes),
+                pool: Arc::clone(&self.pool),
+                telemetry: Arc::clone(&self.shared.telemetry),
+            };
+            self.background.spawn("scrapes", scraper.run());
+        }
+    }
 }
 
 impl Sockets {
@@ -320,9 +338,11 @@ async fn tidy(pool: Arc<Pool>, shared: Arc<Shared>) {
         }
         let settings = shared.settings.load();
         let fleet = shared.live.load();
-        let inbound = settings.inbound.iter();
-        let mut wanted: HashSet<Place> =
-            inbound.flat_map(|inbound| &inbound.applications).map(Place::of_application).collect();
+        let mut wanted = HashSet::new();
+        for application in settings.inbound.iter().flat_map(|inbound| &inbound.applications) {
+            wanted.insert(Place::of_application(application));
+            wanted.extend(application.metrics.as_ref().map(Place::of_metrics));
+        }
         for backend in fleet.backends() {
             for state in &backend.endpoints {
                 wanted.insert(Place::of_endpoint(backend, &state.endpoint));

@@ -18,6 +18,7 @@ use self::exchange::Exchange;
 use crate::listen::caller::{Caller, CallerError};
 use crate::listen::conn::Direction;
 use crate::live::Live;
+use crate::scrape::Scrapes;
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::upstream::call::Failure;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// Memory for request bodies.
     pub body_budget: Arc<BodyBudget>,
+    /// What applications say of their load.
+    pub scrapes: Arc<Scrapes>,
     /// How endpoints are reached.
     pub means: Arc<Means>,
 }

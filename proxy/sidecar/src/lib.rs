@@ -12,6 +12,7 @@ pub mod listen;
 pub mod live;
 pub mod log;
 pub mod network;
+pub mod scrape;
 pub mod seed;
 pub mod settings;
 pub mod sync;

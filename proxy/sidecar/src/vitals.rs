@@ -1,10 +1,13 @@
 //! What of a sidecar is in use at this moment: all of it must be zero again when nobody asks for anything.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::clock;
 use crate::http::Shared;
 use crate::identity::Identity;
 use crate::live::Source;
+use crate::scrape::Taken;
 use crate::tasks::Tasks;
 use crate::upstream::pool::Pool;
 
@@ -59,6 +62,11 @@ impl Vitals {
     /// Tasks of the sidecar itself and of its own connections.
     pub fn background(&self) -> usize {
         self.background.running()
+    }
+
+    /// What the application said of its load last, unless that is stale.
+    pub fn said(&self, endpoint: SocketAddr) -> Option<Arc<Taken>> {
+        self.shared.scrapes.latest(endpoint, clock::now())
     }
 
     /// It has a snapshot, and a certificate if it needs one.

@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::document::Document;
-use crate::document::proxy_config::{AccessLogSpec, DnsSpec, InboundSpec, LimitsSpec, ProxyConfigSpec};
+use crate::document::backend::BackendProtocol;
+use crate::document::proxy_config::{
+    AccessLogSpec, ApplicationSpec, DnsSpec, InboundSpec, LimitsSpec, ProxyConfigSpec,
+};
 use crate::finding::Code;
 use crate::settings::{
     AccessLog, Application, CertificateFiles, ControlPlane, DRAIN_DEADLINE_DEFAULT, Dns, Inbound, Limits,
-    Outbound, ProxySettings,
+    MetricsPage, Outbound, ProxySettings,
 };
+use crate::snapshot::Protocol;
 use crate::source::FieldPath;
 use crate::spiffe::SpiffeId;
 use crate::units::{ByteSize, Span};
@@ -121,10 +125,7 @@ fn lower_inbound(written: &InboundSpec, path: &FieldPath, review: &mut Review<'_
             Some(connect) => (connect.0, at.field("connect")),
             None => (endpoint, endpoint_at.clone()),
         };
-        // An unspecified address listens on every one, loopback included; which others are this machine's is not known here.
-        let own = connect == listen
-            || listen.ip().is_unspecified() && connect.ip().is_loopback() && connect.port() == listen.port();
-        if own {
+        if is_own(connect, listen) {
             review.note(
                 Code::ApplicationLoop,
                 &connect_at,
@@ -137,9 +138,36 @@ fn lower_inbound(written: &InboundSpec, path: &FieldPath, review: &mut Review<'_
             continue;
         }
         seen.insert(endpoint, endpoint_at);
-        applications.push(Application { endpoint, connect, protocol: backends::protocol(written.protocol) });
+        let protocol = backends::protocol(written.protocol);
+        let metrics = metrics(written, connect);
+        if let Some(page) =
+            metrics.as_ref().filter(|page| page.address != connect && is_own(page.address, listen))
+        {
+            let message = format!("{} is the inbound listener itself", page.address);
+            let help = "write in `port` where the model server has its metrics";
+            review.note_with_help(Code::ApplicationLoop, &at.field("metrics").field("port"), message, help);
+        }
+        applications.push(Application { endpoint, connect, protocol, metrics });
     }
     Inbound { listen, applications }
+}
+
+/// Whether an application's address is the listener's. An unspecified one listens on every address, loopback included; which others are
+/// this machine's is not known here.
+fn is_own(address: SocketAddr, listen: SocketAddr) -> bool {
+    address == listen
+        || listen.ip().is_unspecified() && address.ip().is_loopback() && address.port() == listen.port()
+}
+
+fn metrics(written: &ApplicationSpec, connect: SocketAddr) -> Option<MetricsPage> {
+    let page = &written.metrics;
+    let (address, protocol) = match page.port {
+        Some(port) => (SocketAddr::new(connect.ip(), port), Protocol::Http),
+        None => (connect, backends::protocol(written.protocol)),
+    };
+    let has_page = page.port.is_some() || written.protocol != BackendProtocol::Grpc;
+    let path = page.path.as_ref().map(|path| path.0.clone());
+    page.scrape.unwrap_or(has_page).then_some(MetricsPage { address, protocol, path })
 }
 
 fn limits(written: &LimitsSpec) -> Limits {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backend::BackendProtocol;
-use super::formats::{HostAndPort, Label, Listen, Peer, TrustDomain};
+use super::formats::{HostAndPort, Label, Listen, Peer, RequestPath, TrustDomain};
 use crate::settings::{DRAIN_DEADLINE_DEFAULT, Dns, Limits};
 use crate::units::{ByteSize, Span, duration_text};
 
@@ -151,6 +151,24 @@ pub struct ApplicationSpec {
     /// What it speaks. Default: `http`.
     #[serde(default)]
     pub protocol: BackendProtocol,
+    /// Where it says how loaded it is, if it is a model server.
+    #[serde(default)]
+    pub metrics: MetricsSpec,
+}
+
+/// A model server's metrics page, in the text format of Prometheus. The sidecar reads it to correct its own account of the server's
+/// load; one that has none costs a request a minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MetricsSpec {
+    /// Whether it is read. Default: `true`, but for `protocol: grpc` without a `port`, where there is no such page.
+    pub scrape: Option<bool>,
+    /// What is asked for with GET. Default: `/metrics`, and `/prometheus/metrics` (TensorRT-LLM) where that is none.
+    pub path: Option<RequestPath>,
+    /// Where it is asked, over HTTP/1.1, at the address of `connect`; 8002 for Triton. Default: the application's own port, in its own
+    /// protocol.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: Option<u16>,
 }
 
 /// Listener for `/metrics`, `/live` and `/ready`.

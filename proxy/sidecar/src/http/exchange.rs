@@ -25,6 +25,7 @@ use crate::clock;
 use crate::fleet::Fleet;
 use crate::listen::conn::{Arrival, Direction};
 use crate::listen::line::Line;
+use crate::scrape::Serving;
 use crate::seed;
 use crate::telemetry::access_log::Entry;
 use crate::upstream::call::{Failure, Target, Trail, Upgrade};
@@ -67,6 +68,8 @@ pub struct Exchange {
     pub failure: Option<Failure>,
     /// Bytes of the request's body.
     pub request_bytes: u64,
+    /// Inbound: the application has it, and is looked at while it has.
+    pub serving: Option<Serving>,
     answered: Answered,
     account: Option<Account>,
 }
@@ -180,6 +183,7 @@ impl Exchange {
             trail: Arc::default(),
             failure: None,
             request_bytes: 0,
+            serving: None,
             answered: Answered::default(),
             account: None,
             shared: Arc::clone(shared),

@@ -99,6 +99,7 @@ pub(super) fn choose_application(caller: &Caller, exchange: &mut Exchange) -> Re
         return Err(Stop::Refused(Failure::new(ErrorCode::Misdirected, message)));
     };
     let backend = exchange.asked.as_ref().and_then(|asked| asked.backend.clone());
+    exchange.serving = exchange.shared.scrapes.serve(application.endpoint);
     let target = Target::Application(application);
     exchange.chosen = Some(Chosen { parent: None, rule: None, split_index: None, target, backend });
     inspect::begin(exchange, fields);

@@ -91,6 +91,10 @@ pub struct Metrics {
     pub endpoint_state: IntGaugeVec,
     /// Probes of endpoints, by what they saw.
     pub health_checks: IntCounterVec,
+    /// Metrics pages of applications asked for, by result.
+    pub scrapes: IntCounterVec,
+    /// Age of what is known of an endpoint's load, by where it comes from.
+    pub load_signal_age: GaugeVec,
     /// Look-ups of names of endpoints, by result.
     pub dns_lookups: IntCounterVec,
     /// 1 for a name whose last look-up failed.
@@ -241,6 +245,16 @@ impl Metrics {
                 "penstock_health_checks_total",
                 "Endpoints asked whether they are ready, by what they said.",
                 &["backend_namespace", "backend_name", "result"],
+            )?,
+            scrapes: declare.counters(
+                "penstock_scrapes_total",
+                "Metrics pages of applications asked for, by what came of it.",
+                &["endpoint", "result"],
+            )?,
+            load_signal_age: declare.gauges(
+                "penstock_load_signal_age_seconds",
+                "Age of what is known of an endpoint's load.",
+                &["endpoint", "source"],
             )?,
             dns_lookups: declare.counters(
                 "penstock_dns_lookups_total",

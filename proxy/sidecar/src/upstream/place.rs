@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use penstock_model::settings::Application;
+use penstock_model::settings::{Application, MetricsPage};
 use penstock_model::snapshot::{Endpoint, Protocol};
 
 use super::origin::Origin;
@@ -82,6 +82,11 @@ impl Place {
     /// The application beside this sidecar.
     pub fn of_application(application: &Application) -> Self {
         Self::plaintext(application.connect, application.protocol)
+    }
+
+    /// Where the application says how loaded it is.
+    pub fn of_metrics(page: &MetricsPage) -> Self {
+        Self::plaintext(page.address, page.protocol)
     }
 
     /// An endpoint: by way of its sidecar, over TLS, or in plaintext.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 /// A sidecar that takes its documents from files.
 pub(crate) struct Sidecar {
     pub(crate) outbound: SocketAddr,
+    admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<Drained>,
     _dir: TempDir,
@@ -59,11 +60,11 @@ impl Sidecar {
         );
         fs::write(&config, settings).unwrap();
         let app = App::build(app::settings(&config).unwrap()).await.unwrap();
-        let outbound = app.outbound().unwrap();
+        let (outbound, admin) = (app.outbound().unwrap(), app.admin().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         #[expect(clippy::disallowed_methods, reason = "the test owns this task and joins it")]
         let ended = tokio::spawn(async move { app.run(async { drop(stopped.await) }).await.unwrap() });
-        let sidecar = Self { outbound, stop: Some(stop), ended, _dir: dir };
+        let sidecar = Self { outbound, admin, stop: Some(stop), ended, _dir: dir };
         // An unknown host is answered by the sidecar itself: 503 until it has documents, 404 after.
         while sidecar
             .ask_once("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
@@ -76,11 +77,19 @@ impl Sidecar {
     }
 
     pub(crate) async fn ask_once(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(self.outbound).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        ask_once(self.outbound, request).await
+    }
+
+    /// Waits until an admin page has this, and gives the page.
+    pub(crate) async fn shows(&self, page: &str, text: &str) -> String {
+        let request = format!("GET {page} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        loop {
+            let answer = ask_once(self.admin, &request).await;
+            if answer.contains(text) {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) async fn stop(mut self) -> Drained {
@@ -92,6 +101,14 @@ impl Sidecar {
     pub(crate) fn begin_stop(&mut self) {
         drop(self.stop.take());
     }
+}
+
+async fn ask_once(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// Answers every connection by `answer`.

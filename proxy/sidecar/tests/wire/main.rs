@@ -4,5 +4,6 @@
 mod beside;
 mod bodies;
 mod http1;
+mod scrape;
 mod streams;
 mod websocket;
