@@ -63,6 +63,13 @@ impl Boundary {
     }
 }
 
+/// Bytes from a place in a section to the next.
+#[must_use]
+pub fn distance(bytes: u64) -> u64 {
+    let doublings = (bytes / EVEN_BYTES).checked_ilog2().map_or(0, |log| log + 1);
+    BLOCK_BYTES << doublings
+}
+
 /// Hashes one prompt.
 pub(crate) struct Prefix {
     hasher: Xxh3,
@@ -204,8 +211,7 @@ impl Section {
             self.boundaries.push(Boundary { bytes: self.next, hash: hasher.digest() });
             *boundaries += 1;
         }
-        let doublings = (self.next / EVEN_BYTES).checked_ilog2().map_or(0, |log| log + 1);
-        self.next += BLOCK_BYTES << doublings;
+        self.next += distance(self.next);
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | where does this request belong? | [`route`], then [`split`] and [`rewrite`] | the headers are read, and again once the model is known |
 //! | which endpoint takes it? | [`pick`] | each attempt |
+//! | what of its prompt does an endpoint have? | [`prefix`] | each request; each change of what an engine holds |
 //! | may a request come in? | [`gate`] | its head has reached the server's sidecar |
 //! | how fast is an endpoint? | [`speed`] | each chunk that comes from it |
 //! | is an endpoint ready? | [`health`] | a probe has ended |
@@ -19,6 +20,7 @@ pub mod health;
 pub mod judge;
 pub mod objective;
 pub mod pick;
+pub mod prefix;
 pub mod resolution;
 pub mod retry;
 pub mod rewrite;
