@@ -7,6 +7,7 @@ use clap::Parser;
 use penstock_engine::scheduler::{PROFILES, Profile};
 
 use crate::policy::Policy;
+use crate::prefix::Knowledge;
 use crate::slo::{Form, Slo};
 use crate::world::{Setting, Slow};
 
@@ -30,6 +31,9 @@ pub struct Flags {
     /// How long a sidecar lives with one reading of the reports, as `50ms`, `1s` or `0s`.
     #[arg(long, default_value = "50ms", value_parser = age_ns, value_name = "DURATION")]
     pub age: u64,
+    /// How `least-cost` knows the servers' prefix caches.
+    #[arg(long, value_enum, default_value = "precise", value_name = "HOW")]
+    pub prefix: Knowledge,
     /// Policies.
     #[arg(long, required = true, value_delimiter = ',', value_name = "NAME")]
     pub policy: Vec<Policy>,
@@ -80,6 +84,7 @@ impl Flags {
             backends: self.backends,
             sidecars: self.sidecars,
             age_ns: self.age,
+            prefix: self.prefix,
             slow: self.slow,
             noise: self.noise,
             slo: Slo::standard(self.slo),

@@ -6,6 +6,7 @@ pub mod draw;
 pub mod flags;
 pub mod outcome;
 pub mod policy;
+pub mod prefix;
 pub mod report;
 pub mod session;
 pub mod sidecar;

@@ -20,7 +20,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use penstock_policy::gate::Patience;
-use penstock_policy::pick::cost::Speed;
+use penstock_policy::pick::cost::{Prompt, Speed};
 
 use crate::backend::{Backend, Truth};
 use crate::draw::Draws;
@@ -136,6 +136,11 @@ impl Policy {
         }
     }
 
+    /// Whether it knows the caches of servers by their digests where there are some.
+    pub fn reads_digests(self) -> bool {
+        matches!(self, Self::LeastCost | Self::LeastCostNoRefusal)
+    }
+
     /// One sidecar's share of it.
     pub fn router(self, endpoints: usize, draws: &mut Draws) -> Box<dyn Router> {
         match self {
@@ -214,6 +219,8 @@ pub struct View<'a> {
     pub reported_ns: u64,
     /// The servers; what a sidecar may know of them is behind the functions below.
     pub backends: &'a [Backend],
+    /// Tokens of this prompt that each has cached, as far as the sidecar knows.
+    pub cached_tokens: &'a [u32],
     /// How often this request was refused.
     pub refusals: u8,
     /// Milliseconds of what was promised for the first token that are left.
@@ -234,6 +241,11 @@ impl View<'_> {
         } else {
             self.backends[place].truth_at(self.reported_ns)
         }
+    }
+
+    /// A prompt as it would find a server, as far as the sidecar knows.
+    pub fn prompt(&self, arrival: &Arrival, place: usize) -> Prompt {
+        Prompt { tokens: arrival.prompt_tokens, cached_tokens: self.cached_tokens[place] }
     }
 
     /// Servers.

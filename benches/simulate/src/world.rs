@@ -15,12 +15,13 @@ use std::collections::BinaryHeap;
 use anyhow::Result;
 use penstock_engine::scheduler::{Pace, Profile};
 use penstock_policy::gate::REFUSALS_MAX;
-use penstock_policy::pick::cost::Speed;
+use penstock_policy::pick::cost::{Prompt, Speed};
 
 use crate::backend::Backend;
 use crate::draw::{Draws, Purpose};
 use crate::outcome::Outcome;
 use crate::policy::{Policy, Router, View, admits, speed_of};
+use crate::prefix::{Digests, Knowledge};
 use crate::sidecar::Sidecar;
 use crate::slo::{Fare, Slo};
 use crate::trace::Schedule;
@@ -48,6 +49,8 @@ pub struct Setting {
     pub sidecars: usize,
     /// How long a sidecar lives with one reading of the reports; 0 for always the present.
     pub age_ns: u64,
+    /// How prefix caches are known.
+    pub prefix: Knowledge,
     /// Slower servers.
     pub slow: Option<Slow>,
     /// Sigma of the noise on step times.
@@ -107,6 +110,7 @@ struct World<'a> {
     admitted: Vec<(u64, u32)>,
     countable: u64,
     broken: u64,
+    digests: Option<Digests>,
 }
 
 /// Runs a schedule under a policy.
@@ -129,13 +133,18 @@ impl<'a> World<'a> {
         let mut choices = Draws::new(setting.seed, Purpose::Choices);
         let mut phases = Draws::new(setting.seed, Purpose::Phases);
         let countable = (0..schedule.arrivals.len()).filter(|at| counts(schedule, *at)).count() as u64;
+        let phases_ns: Vec<u64> =
+            (0..setting.sidecars).map(|_| (phases.unit() * setting.age_ns as f64) as u64).collect();
+        let kv_tokens: Vec<u64> =
+            backends.iter().map(|backend: &Backend| backend.truth(0).kv_tokens_total).collect();
+        let digests = (setting.prefix == Knowledge::Digest && policy.reads_digests())
+            .then(|| Digests::new(&kv_tokens, &phases_ns, setting.age_ns));
         Ok(Self {
+            digests,
+            phases_ns,
             speeds: (0..setting.backends).map(|at| speed_of(&setting.profile, setting.speed(at))).collect(),
             sidecars: (0..setting.sidecars).map(|_| Sidecar::new(setting.backends)).collect(),
             routers: (0..setting.sidecars).map(|_| policy.router(setting.backends, &mut choices)).collect(),
-            phases_ns: (0..setting.sidecars)
-                .map(|_| (phases.unit() * setting.age_ns as f64) as u64)
-                .collect(),
             trips: trips(schedule, &setting),
             events: BinaryHeap::new(),
             admitted: Vec::new(),
@@ -225,8 +234,16 @@ impl<'a> World<'a> {
         let sidecar = trip.sidecar as usize;
         let arrival = &self.schedule.arrivals[request as usize];
         let due_ns = trip.fare.arrived_ns + self.setting.slo.first_token_ns(arrival.prompt_tokens);
+        let known = match &mut self.digests {
+            Some(digests) => {
+                digests.advance(now_ns);
+                digests.known(sidecar, arrival)
+            }
+            None => self.backends.iter().map(|backend| backend.cached_tokens(arrival)).collect(),
+        };
         let mut view = View {
             now_ns,
+            cached_tokens: &known,
             reported_ns: reported_ns(now_ns, self.setting.age_ns, self.phases_ns[sidecar]),
             refusals: trip.refusals,
             promised_ms: due_ns.saturating_sub(now_ns) as f64 / 1e6,
@@ -238,7 +255,12 @@ impl<'a> World<'a> {
         let place = self.routers[sidecar].choose(arrival, &mut view);
         let backend = &self.backends[place];
         let patience = self.routers[sidecar].patience();
-        if patience.is_none_or(|patience| admits(backend, &self.speeds[place], arrival, now_ns, patience)) {
+        let cached_tokens = match &self.digests {
+            Some(digests) => digests.believed(place, arrival),
+            None => backend.cached_tokens(arrival),
+        };
+        let prompt = Prompt { tokens: arrival.prompt_tokens, cached_tokens };
+        if patience.is_none_or(|patience| admits(backend, &self.speeds[place], prompt, now_ns, patience)) {
             return self.send(request, place, now_ns);
         }
         self.routers[sidecar].refused(place, now_ns, &backend.truth(now_ns));
@@ -264,6 +286,9 @@ impl<'a> World<'a> {
         let trip = &mut self.trips[request as usize];
         trip.place = place as u32;
         trip.uncached = self.sidecars[trip.sidecar as usize].sent(place, arrival);
+        if let Some(digests) = &mut self.digests {
+            digests.sent(place, request, arrival);
+        }
         let taken = self.backends[place].submit(now_ns, u64::from(request), arrival);
         if !taken {
             self.reject(request, now_ns);
@@ -272,8 +297,18 @@ impl<'a> World<'a> {
 
     fn step(&mut self, place: usize, at_ns: u64) {
         self.admitted.clear();
+        if let Some(digests) = &mut self.digests {
+            digests.advance(at_ns);
+        }
         let slo = &self.setting.slo;
         let tokens = self.backends[place].step(at_ns, &mut self.admitted);
+        for (id, cached_tokens) in &self.admitted {
+            self.trips[*id as usize].cached_tokens = *cached_tokens;
+            if let Some(digests) = &mut self.digests {
+                let request = *id as u32;
+                digests.counted(place, request, &self.schedule.arrivals[request as usize], *cached_tokens);
+            }
+        }
         for token in tokens {
             let request = token.id as u32;
             let arrival = &self.schedule.arrivals[request as usize];
@@ -284,15 +319,15 @@ impl<'a> World<'a> {
             if trip.fare.late && !was_late {
                 self.broken += u64::from(counted(self.schedule, &trip.fare));
             }
+            if let Some(digests) = &mut self.digests {
+                digests.token(place, arrival, token.index, token.last);
+            }
             if token.index == 0 {
                 self.events.push(Reverse((here_ns, Event::FirstToken(request))));
             }
             if token.last {
                 self.events.push(Reverse((here_ns, Event::Done(request))));
             }
-        }
-        for (id, cached_tokens) in &self.admitted {
-            self.trips[*id as usize].cached_tokens = *cached_tokens;
         }
     }
 

@@ -5,6 +5,7 @@
 use penstock_engine::scheduler::Profile;
 use penstock_simulate::capacity::{ATTAINMENT, at, capacity};
 use penstock_simulate::policy::Policy;
+use penstock_simulate::prefix::Knowledge;
 use penstock_simulate::slo::{Form, Slo};
 use penstock_simulate::trace::{Mix, Trace, arrivals, synthetic};
 use penstock_simulate::world::{Setting, Slow, run};
@@ -28,6 +29,7 @@ fn setting() -> Setting {
         backends: 4,
         sidecars: 8,
         age_ns: SECOND_NS / 20,
+        prefix: Knowledge::Precise,
         slow: None,
         noise: 0.05,
         slo: Slo::standard(Form::Deadline),
@@ -109,6 +111,24 @@ fn more_routers_with_older_reports_do_worse_and_central_ones_do_not_care() {
     assert!(attained("p2c", 1, 0) > attained("p2c", 64, 0) + 0.01);
     let central = attained("central-lmetric", 1, 0);
     assert!((central - attained("central-lmetric", 64, 5 * SECOND_NS)).abs() < f64::EPSILON);
+}
+
+#[test]
+fn digests_find_nearly_all_that_is_known_exactly() {
+    let trace = trace();
+    for (sidecars, age_ns) in [(1, 0), (8, SECOND_NS), (64, 5 * SECOND_NS)] {
+        let hit = |prefix| {
+            let setting = Setting { sidecars, age_ns, prefix, ..setting() };
+            let once = at(&trace, setting, named("least-cost"), 0.5).unwrap().outcome;
+            assert_eq!(once, at(&trace, setting, named("least-cost"), 0.5).unwrap().outcome);
+            once.prefix_hit()
+        };
+        let (precise, digest) = (hit(Knowledge::Precise), hit(Knowledge::Digest));
+        assert!(precise > 0.1, "{precise}");
+        assert!(digest >= 0.95 * precise, "{digest} of {precise}, {sidecars} sidecars, {age_ns} ns");
+    }
+    let others = |prefix| at(&trace, Setting { prefix, ..setting() }, named("lmetric"), 0.5).unwrap().outcome;
+    assert_eq!(others(Knowledge::Precise), others(Knowledge::Digest), "only ours reads digests");
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Router for LeastCost {
         for place in 0..view.count() {
             let (report, age_ms) = self.report(place, view);
             expected_ms += age_ms * report.arriving.min(1.0);
-            all.push(terms(&report, &view.speeds[place], prompt_of(arrival, &view.backends[place]), ALPHA));
+            all.push(terms(&report, &view.speeds[place], view.prompt(arrival, place), ALPHA));
         }
         let costs: Vec<f64> = all
             .iter()
@@ -114,7 +114,7 @@ impl Router for LeastCost {
         };
         self.patience = (self.door == Door::Gated).then_some(patience);
         self.known[place].tried = true;
-        let prompt = prompt_of(arrival, &view.backends[place]);
+        let prompt = view.prompt(arrival, place);
         self.known[place].placements.add(Instant(view.now_ns), prompt);
         place
     }
@@ -129,9 +129,9 @@ impl Router for LeastCost {
 }
 
 /// Whether a server's sidecar lets a request in: the production gate with what is true at this moment.
-pub fn admits(backend: &Backend, speed: &Speed, arrival: &Arrival, now_ns: u64, patience: Patience) -> bool {
+pub fn admits(backend: &Backend, speed: &Speed, prompt: Prompt, now_ns: u64, patience: Patience) -> bool {
     let report = report_of(&backend.truth(now_ns));
-    let terms = terms(&report, speed, prompt_of(arrival, backend), ALPHA);
+    let terms = terms(&report, speed, prompt, ALPHA);
     decide(&terms, patience) == Verdict::Serve
 }
 
