@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use penstock_proxy::clock;
-use penstock_tests::client::Version;
+use penstock_tests::client::{Version, whole};
 use penstock_tests::engine::chat;
+use penstock_tests::exposition::Exposition;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -70,6 +71,34 @@ fn what_is_read_of_a_model_server_is_what_it_does() {
         assert!(seen.len() > 30 && loads.len() > 5, "{seen:?}");
         assert!(seen.iter().any(|(running, waiting)| *running == 4 && *waiting > 3), "{seen:?}");
         println!("{} pages, {} different loads", seen.len(), loads.len());
+        world.end().await;
+    });
+}
+
+/// How often the sidecar of `a` has read its engine's page.
+fn scrapes(world: &World) -> f64 {
+    let page = world.sidecar("a").vitals.metrics().unwrap();
+    Exposition::parse(&page).unwrap().sum("penstock_scrapes_total", &[("result", "success")])
+}
+
+#[test]
+fn who_only_asks_how_a_model_server_is_does_not_have_it_looked_at_more_often() {
+    simulate(Transport::Memory, async || {
+        let plan = Plan::new(Transport::Memory, 12).serve("a", "").caller("web").scrapes();
+        let world = plan.start().await;
+        let mut connection = world.connect("web", Version::Http2).await;
+        let before = scrapes(&world);
+        for _ in 0..20 {
+            let request = connection.request("GET", "/health").body(whole(String::new())).unwrap();
+            assert_eq!(ask(&mut connection, request).await.status, Some(200));
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!((4.0..=5.0).contains(&(scrapes(&world) - before)), "{before} {}", scrapes(&world));
+        let before = scrapes(&world);
+        let request = connection.post("/v1/chat/completions", &chat("hi", json!({"max_tokens": 1})));
+        assert_eq!(ask(&mut connection, request).await.status, Some(200));
+        sleep(Duration::from_secs(4)).await;
+        assert!(scrapes(&world) - before >= 20.0, "{before} {}", scrapes(&world));
         world.end().await;
     });
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   a request has come ──► every 200 ms ── 5 s without one ──► every 5 s
-//!   no page that can be read ──► after 1 s, doubling to 60 s       no answer ──► after 1 s, doubling to 5 s
+//!   no page that can be read ──► after 1 s, doubling to 60 s       nobody there ──► after 1 s, doubling to 5 s
 //! ```
 //!
 //! Each server is asked from here alone, over loopback, and its sidecar tells the others. Nothing depends on it: a server that has no
@@ -88,7 +88,7 @@ impl Scrapes {
         self.known.store(Arc::new(known.collect()));
     }
 
-    /// A request for the application has come; `None` where its page is not to be read.
+    /// A request that is work for the application has come; `None` where its page is not to be read.
     pub fn serve(&self, endpoint: SocketAddr) -> Option<Serving> {
         self.known.load().get(&endpoint).map(Scraped::serve)
     }

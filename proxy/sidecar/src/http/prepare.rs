@@ -99,7 +99,10 @@ pub(super) fn choose_application(caller: &Caller, exchange: &mut Exchange) -> Re
         return Err(Stop::Refused(Failure::new(ErrorCode::Misdirected, message)));
     };
     let backend = exchange.asked.as_ref().and_then(|asked| asked.backend.clone());
-    exchange.serving = exchange.shared.scrapes.serve(application.endpoint);
+    // Whoever asks for readiness or lists gives the engine no work.
+    if !caller.head().method.is_safe() || exchange.upgrade.is_some() {
+        exchange.serving = exchange.shared.scrapes.serve(application.endpoint);
+    }
     let target = Target::Application(application);
     exchange.chosen = Some(Chosen { parent: None, rule: None, split_index: None, target, backend });
     inspect::begin(exchange, fields);

@@ -78,9 +78,9 @@ impl Question {
                     self.turn = turn;
                     return Ok(taken);
                 }
+                Err(failure) if failure.seen() == Seen::Unfit => failed = failed.or(Some(failure)),
                 // Another path would be no better.
-                Err(failure) if failure.seen() == Seen::Silence => return Err(failure),
-                Err(failure) => failed = failed.or(Some(failure)),
+                Err(failure) => return Err(failure),
             }
         }
         Err(failed.unwrap_or(Failure::Path))
@@ -139,13 +139,12 @@ impl Failure {
         }
     }
 
-    /// What it means for when to ask again: one that is only busy or starts will be better soon.
+    /// What it means for when to ask again.
     pub(super) fn seen(&self) -> Seen {
         match self {
-            Self::Unreachable(_) | Self::Timeout => Seen::Silence,
-            Self::Status(status) if status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS => {
-                Seen::Silence
-            }
+            Self::Unreachable(_)
+            | Self::Status(StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => Seen::Silence,
+            Self::Timeout => Seen::Late,
             Self::Status(_) | Self::TooLarge | Self::Page(_) | Self::Path => Seen::Unfit,
         }
     }

@@ -12,9 +12,9 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 const PAUSES_PER_PAGE: u32 = 9;
 /// After the first failure; doubled by each further one of its kind.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
-/// At most, where there is no answer: an engine that starts is met soon.
+/// At most, where nobody answers, or an engine answers late: one that starts or is overloaded is met soon.
 const SILENT_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// At most, where there is no page that can be read: most such applications never have one.
+/// At most, where there is no page that can be read: most such applications never have one, and asking may cost them much.
 const UNFIT_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// What an asking met.
@@ -25,8 +25,10 @@ pub(super) enum Seen {
         /// How long it took.
         took: Duration,
     },
-    /// No answer, or none now.
+    /// Nobody there, or an answer that says to come later.
     Silence,
+    /// No answer in time.
+    Late,
     /// An answer that is no page of a known engine.
     Unfit,
 }
@@ -44,6 +46,8 @@ pub(super) enum Traffic {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     last: Option<Seen>,
+    /// There was a page once.
+    is_engine: bool,
     /// Failures of this kind in a row.
     failures: u32,
 }
@@ -53,6 +57,7 @@ impl Pace {
     pub(super) fn saw(&mut self, seen: Seen) {
         let is_same = self.last == Some(seen);
         self.failures = if is_same { self.failures.saturating_add(1) } else { 1 };
+        self.is_engine |= matches!(seen, Seen::Page { .. });
         self.last = Some(seen);
     }
 
@@ -63,7 +68,8 @@ impl Pace {
             (Some(Seen::Page { took }), Traffic::Some) => BUSY_PAUSE.max(took * PAUSES_PER_PAGE),
             (Some(Seen::Page { took }), Traffic::None) => IDLE_PAUSE.max(took * PAUSES_PER_PAGE),
             (Some(Seen::Silence), _) => self.doubled().min(SILENT_PAUSE_MAX),
-            (Some(Seen::Unfit), _) => self.doubled().min(UNFIT_PAUSE_MAX),
+            (Some(Seen::Late), _) if self.is_engine => self.doubled().min(SILENT_PAUSE_MAX),
+            (Some(Seen::Late | Seen::Unfit), _) => self.doubled().min(UNFIT_PAUSE_MAX),
         }
     }
 
@@ -105,12 +111,19 @@ mod tests {
             check(&[Seen::Silence; 5], traffic, &[1_000, 2_000, 4_000, 5_000, 5_000]);
             let unfit = [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000];
             check(&[Seen::Unfit; 8], traffic, &unfit);
+            check(&[Seen::Late; 8], traffic, &unfit);
         }
         check(
             &[Seen::Unfit; 100],
             Traffic::Some,
             &[&[1_000, 2_000, 4_000, 8_000, 16_000, 32_000][..], &[60_000; 94]].concat(),
         );
+    }
+
+    #[test]
+    fn an_engine_that_answers_late_is_asked_again_soon() {
+        let seen = [QUICK, Seen::Late, Seen::Late, Seen::Late, Seen::Late];
+        check(&seen, Traffic::Some, &[200, 1_000, 2_000, 4_000, 5_000]);
     }
 
     #[test]

@@ -274,6 +274,7 @@ async fn every_failure_has_its_reason_and_its_pace() {
     const UNFIT: [u64; 5] = [0, 1_000, 3_000, 7_000, 15_000];
     check_failing(|| Reply::Refuse, &SILENT, "unreachable", "cannot connect to 127.0.0.1:8000").await;
     check_failing(|| Reply::Answer(503, String::new()), &SILENT, "status", "answered 503").await;
+    check_failing(|| Reply::Answer(500, String::new()), &UNFIT, "status", "answered 500").await;
     check_failing(|| Reply::Answer(401, String::new()), &UNFIT, "status", "answered 401").await;
     let garbage = || Reply::Answer(200, "<html><body>It works!".to_owned());
     check_failing(garbage, &UNFIT, "unknown_engine", "the page begins with `<html><body>It works!`").await;
@@ -289,7 +290,7 @@ async fn every_failure_has_its_reason_and_its_pace() {
     let huge = || Reply::Answer(200, PAGE.repeat(40_000));
     check_failing(huge, &UNFIT, "too_large", "more than 1048576 bytes").await;
     // Each waits a second for its answer.
-    check_failing(|| Reply::Hang, &[0, 2_000, 5_000, 10_000, 16_000], "timeout", "within 1s").await;
+    check_failing(|| Reply::Hang, &[0, 2_000, 5_000, 10_000, 19_000], "timeout", "within 1s").await;
 }
 
 #[tokio::test(start_paused = true)]
