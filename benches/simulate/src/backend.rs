@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use penstock_engine::scheduler::{Emission, Engine, Limits, Moment, Pace, Profile, Request, Step};
+use penstock_model::units::Moment as Instant;
+use penstock_policy::gate::{Place, Promise, Promises};
 use penstock_policy::pick::cost::Speed;
 
 use crate::policy::speed_of;
@@ -93,7 +95,8 @@ pub struct Backend {
     waiting: VecDeque<Held>,
     prefilling: VecDeque<Held>,
     queued: Work,
-    prompts: HashMap<u64, (u32, Arc<[u64]>)>,
+    prompts: HashMap<u64, (u32, Arc<[u64]>, Place)>,
+    promises: Promises,
     entries: VecDeque<Entry>,
     memory_ns: u64,
     to_first_ns: f64,
@@ -125,6 +128,7 @@ impl Backend {
             prefilling: VecDeque::new(),
             queued: Work::default(),
             prompts: HashMap::new(),
+            promises: Promises::default(),
             entries: VecDeque::from([Entry::default()]),
             memory_ns,
             to_first_ns: 0.0,
@@ -141,7 +145,7 @@ impl Backend {
     }
 
     /// Takes a request; false if it can never run here.
-    pub fn submit(&mut self, now_ns: u64, id: u64, arrival: &Arrival) -> bool {
+    pub fn submit(&mut self, now_ns: u64, id: u64, arrival: &Arrival, promise: Promise) -> bool {
         let request = Request {
             id,
             prompt_tokens: arrival.prompt_tokens,
@@ -155,7 +159,8 @@ impl Backend {
         let held = Held { id, target: arrival.prompt_tokens, computed, since_ns: now_ns };
         self.waiting.push_back(held);
         self.grow(held.work());
-        self.prompts.insert(id, (arrival.prompt_tokens, Arc::clone(&arrival.blocks)));
+        let place = self.promises.came(promise, held.work().tokens as f64);
+        self.prompts.insert(id, (arrival.prompt_tokens, Arc::clone(&arrival.blocks), place));
         self.count_arrival(now_ns, held.work());
         let now = self.entry(now_ns);
         self.write(Entry { at_ns: now_ns, ..now });
@@ -222,6 +227,11 @@ impl Backend {
     /// The server's average time to the first token; 0 before there was one.
     pub fn to_first_ns(&self) -> f64 {
         self.to_first_ns
+    }
+
+    /// What was promised to those who are here.
+    pub fn promises(&self) -> &Promises {
+        &self.promises
     }
 
     /// The engine itself.
@@ -300,7 +310,7 @@ impl Backend {
         {
             self.shrink(held.work());
         }
-        let Some((target, blocks)) = self.prompts.get(&id) else { return };
+        let Some((target, blocks, _)) = self.prompts.get(&id) else { return };
         let computed = self.engine.cached_tokens(*target, blocks);
         let held = Held { id, target: *target, computed, since_ns: now_ns };
         self.waiting.push_front(held);
@@ -351,8 +361,15 @@ impl Backend {
     }
 
     fn forget(&mut self, step: &Step) {
+        for token in &step.tokens {
+            if let Some((_, _, place)) = self.prompts.get(&token.id) {
+                self.promises.token(*place, Instant(token.at.nanos()));
+            }
+        }
         for token in step.tokens.iter().filter(|token| token.last) {
-            self.prompts.remove(&token.id);
+            if let Some((_, _, place)) = self.prompts.remove(&token.id) {
+                self.promises.left(place);
+            }
             self.output_tokens_mean += (f64::from(token.index + 1) - self.output_tokens_mean) / ANSWERS;
         }
     }

@@ -9,6 +9,7 @@ use penstock_engine::scheduler::{PROFILES, Profile};
 use crate::policy::Policy;
 use crate::prefix::Knowledge;
 use crate::slo::{Form, Slo};
+use crate::weights;
 use crate::world::{Setting, Slow};
 
 /// Routing policies against simulated model servers, by events.
@@ -58,6 +59,9 @@ pub struct Flags {
     /// Seed of everything that is drawn.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
+    /// Other constants of our cost and gate, as `others=1,kv_free=0.05`.
+    #[arg(long, value_delimiter = ',', value_parser = weight, value_name = "NAME=VALUE")]
+    pub weights: Vec<(usize, f64)>,
     /// One JSON object a line instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -88,6 +92,7 @@ impl Flags {
             slow: self.slow,
             noise: self.noise,
             slo: Slo::standard(self.slo),
+            weights: weights::with(&self.weights),
             seed: self.seed,
             attainment_min: 0.0,
         })
@@ -105,4 +110,12 @@ fn slow(text: &str) -> Result<Slow> {
     ensure!(every > 0, "N must be at least 1");
     ensure!(speed.is_finite() && speed > 0.0, "SPEED must be a number above 0");
     Ok(Slow { every, speed })
+}
+
+fn weight(text: &str) -> Result<(usize, f64)> {
+    let Some((name, value)) = text.split_once('=') else { bail!("expected NAME=VALUE, as `others=1`") };
+    let place = weights::named(name)?;
+    let value = value.parse::<f64>().context("VALUE")?;
+    ensure!(value.is_finite() && value >= 0.0, "VALUE must be a number of at least 0");
+    Ok((place, value))
 }

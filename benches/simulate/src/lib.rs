@@ -12,4 +12,5 @@ pub mod session;
 pub mod sidecar;
 pub mod slo;
 pub mod trace;
+pub mod weights;
 pub mod world;

@@ -9,6 +9,8 @@ pub struct Outcome {
     pub kept: u64,
     /// Those of them that were refused for good.
     pub rejected: u64,
+    /// Those of them whose first token came late.
+    pub late_first: u64,
     /// Refusals of the requests that count.
     pub refusals: u64,
     /// Milliseconds to the first token, sorted.
@@ -36,6 +38,11 @@ impl Outcome {
     /// Refusals for each request.
     pub fn refusals_per_request(&self) -> f64 {
         self.refusals as f64 / self.counted.max(1) as f64
+    }
+
+    /// Those that were in time with the first token and not with a later one.
+    pub fn late_later(&self) -> u64 {
+        self.counted - self.kept - self.late_first - self.rejected
     }
 
     /// Share of the prompt tokens that caches spared.

@@ -20,7 +20,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use penstock_policy::gate::Patience;
-use penstock_policy::pick::cost::{Prompt, Speed};
+use penstock_policy::pick::cost::{Prompt, Speed, Weights};
 
 use crate::backend::{Backend, Truth};
 use crate::draw::Draws;
@@ -83,17 +83,22 @@ pub enum Reference {
     OwnCost(f64),
     /// The same where who cannot be served in time is refused at once.
     OwnCostShedding(f64),
+    /// Production's whole rule with its refusals, as one sidecar that sees the present.
+    Present,
     /// Prompt tokens to compute times batch, with exact caches.
     Lmetric,
 }
 
 /// What the oracle is the best of.
-pub const REFERENCES: [Reference; 9] = [
+pub const REFERENCES: [Reference; 12] = [
+    Reference::Present,
+    Reference::OwnCostShedding(2.0),
+    Reference::OwnCostShedding(1.0),
+    Reference::OwnCostShedding(4.0),
     Reference::MarginalCost(2.0),
     Reference::OwnCost(2.0),
     Reference::Lmetric,
     Reference::MarginalCostShedding(2.0),
-    Reference::OwnCostShedding(2.0),
     Reference::MarginalCost(1.0),
     Reference::MarginalCost(4.0),
     Reference::MarginalCost(0.0),
@@ -166,6 +171,7 @@ impl Policy {
                 Reference::MarginalCostShedding(alpha) => {
                     Box::new(cost::Central::shedding(cost::Sum::Plain, alpha))
                 }
+                Reference::Present => Box::new(cost::LeastCost::over(endpoints, cost::Door::Gated)),
                 Reference::OwnCost(alpha) => Box::new(cost::Central::admitting(cost::Sum::Ours, alpha)),
                 Reference::OwnCostShedding(alpha) => {
                     Box::new(cost::Central::shedding(cost::Sum::Ours, alpha))
@@ -204,6 +210,7 @@ impl fmt::Display for Reference {
             Self::GreedyFirstToken => f.write_str("greedy first token"),
             Self::MarginalCost(alpha) => write!(f, "marginal cost, alpha {alpha}"),
             Self::MarginalCostShedding(alpha) => write!(f, "marginal cost, alpha {alpha}, shedding"),
+            Self::Present => f.write_str("least cost, at once"),
             Self::OwnCost(alpha) => write!(f, "our cost, alpha {alpha}"),
             Self::OwnCostShedding(alpha) => write!(f, "our cost, alpha {alpha}, shedding"),
             Self::Lmetric => f.write_str("lmetric"),
@@ -227,6 +234,8 @@ pub struct View<'a> {
     pub promised_ms: f64,
     /// How fast each is, as known to policies that learn it.
     pub speeds: &'a [Speed],
+    /// The constants of our cost and gate.
+    pub weights: &'a Weights,
     /// What this sidecar sent where.
     pub own: &'a Sidecar,
     /// Its randomness.

@@ -41,6 +41,10 @@ pub struct Line {
     pub refusals_per_request: f64,
     /// Share of the requests that were answered 429 in the end.
     pub rejected: f64,
+    /// Share of the requests that came too late with the first token, or with a later one.
+    pub late: Late,
+    /// Sequences that engines sent back for want of memory, for each request.
+    pub preemptions_per_request: f64,
     /// Share of the prompt tokens that caches spared.
     pub prefix_hit: f64,
     /// Which of its references the oracle was.
@@ -57,6 +61,15 @@ pub struct FirstToken {
     pub p90: f64,
     /// 99 of 100 are below.
     pub p99: f64,
+}
+
+/// Shares of the requests.
+#[derive(Clone, Debug, Serialize)]
+pub struct Late {
+    /// The first token came too late.
+    pub first_token: f64,
+    /// The first one did not, but a later one.
+    pub later_token: f64,
 }
 
 /// Quantiles in milliseconds.
@@ -84,6 +97,7 @@ pub fn line(trace: &Trace, setting: &Setting, policy: Policy, question: Question
     let outcome = &found.outcome;
     let first = |share| rounded(quantile(&outcome.to_first_ms, share));
     let next = |share| rounded(quantile(&outcome.per_token_ms, share));
+    let share = |count: u64| count as f64 / outcome.counted.max(1) as f64;
     let load = if let Question::Load(share) = question { Some(share) } else { None };
     Line {
         policy: policy.to_string(),
@@ -100,7 +114,12 @@ pub fn line(trace: &Trace, setting: &Setting, policy: Policy, question: Question
         ttft_ms: FirstToken { p50: first(0.5), p90: first(0.9), p99: first(0.99) },
         tpot_ms: PerToken { p50: next(0.5), p99: next(0.99) },
         refusals_per_request: rounded(outcome.refusals_per_request()),
-        rejected: rounded(outcome.rejected as f64 / outcome.counted.max(1) as f64),
+        rejected: rounded(share(outcome.rejected)),
+        late: Late {
+            first_token: rounded(share(outcome.late_first)),
+            later_token: rounded(share(outcome.late_later())),
+        },
+        preemptions_per_request: rounded(share(outcome.preemptions)),
         prefix_hit: rounded(outcome.prefix_hit()),
         reference: found.reference.map(|reference| reference.to_string()),
     }

@@ -11,11 +11,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use anyhow::Result;
 use penstock_engine::scheduler::{Pace, Profile};
-use penstock_policy::gate::REFUSALS_MAX;
-use penstock_policy::pick::cost::{Prompt, Speed};
+use penstock_model::units::Moment;
+use penstock_policy::gate::{Promise, REFUSALS_MAX};
+use penstock_policy::pick::cost::{Prompt, Speed, Weights};
 
 use crate::backend::Backend;
 use crate::draw::{Draws, Purpose};
@@ -57,6 +59,8 @@ pub struct Setting {
     pub noise: f64,
     /// What is promised.
     pub slo: Slo,
+    /// The constants of our cost and gate.
+    pub weights: Weights,
     /// Seed of everything drawn.
     pub seed: u64,
     /// Share of the requests that must keep the promise, or the run is ended early.
@@ -249,6 +253,7 @@ impl<'a> World<'a> {
             promised_ms: due_ns.saturating_sub(now_ns) as f64 / 1e6,
             backends: &self.backends,
             speeds: &self.speeds,
+            weights: &self.setting.weights,
             own: &self.sidecars[sidecar],
             draws: &mut self.choices,
         };
@@ -260,7 +265,11 @@ impl<'a> World<'a> {
             None => backend.cached_tokens(arrival),
         };
         let prompt = Prompt { tokens: arrival.prompt_tokens, cached_tokens };
-        if patience.is_none_or(|patience| admits(backend, &self.speeds[place], prompt, now_ns, patience)) {
+        let lets_in = |patience| {
+            let speed = &self.speeds[place];
+            admits(backend, speed, prompt, now_ns, patience, &self.setting.weights)
+        };
+        if patience.is_none_or(lets_in) {
             return self.send(request, place, now_ns);
         }
         self.routers[sidecar].refused(place, now_ns, &backend.truth(now_ns));
@@ -289,7 +298,13 @@ impl<'a> World<'a> {
         if let Some(digests) = &mut self.digests {
             digests.sent(place, request, arrival);
         }
-        let taken = self.backends[place].submit(now_ns, u64::from(request), arrival);
+        let slo = &self.setting.slo;
+        let first_ns = slo.first_token_ns(arrival.prompt_tokens).saturating_sub(2 * NETWORK_NS);
+        let promise = Promise {
+            first_due: Moment(trip.fare.arrived_ns + first_ns),
+            span: Duration::from_nanos(slo.token_ns),
+        };
+        let taken = self.backends[place].submit(now_ns, u64::from(request), arrival, promise);
         if !taken {
             self.reject(request, now_ns);
         }
@@ -346,6 +361,8 @@ impl<'a> World<'a> {
                 continue;
             }
             outcome.kept += u64::from(!trip.fare.late);
+            let first_due_ns = self.setting.slo.first_token_ns(arrival.prompt_tokens);
+            outcome.late_first += u64::from(trip.fare.to_first_ns() > first_due_ns);
             outcome.to_first_ms.push(trip.fare.to_first_ns() as f64 / 1e6);
             outcome.per_token_ms.extend(trip.fare.per_token_ns().map(|ns| ns as f64 / 1e6));
             outcome.prompt_tokens += u64::from(arrival.prompt_tokens);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
 use penstock_engine::scheduler::Profile;
+use penstock_policy::pick::cost::Weights;
 use penstock_simulate::capacity::{ATTAINMENT, at, capacity};
 use penstock_simulate::policy::Policy;
 use penstock_simulate::prefix::Knowledge;
@@ -33,6 +34,7 @@ fn setting() -> Setting {
         slow: None,
         noise: 0.05,
         slo: Slo::standard(Form::Deadline),
+        weights: Weights::CHOSEN,
         seed: 1,
         attainment_min: 0.0,
     }
@@ -47,7 +49,7 @@ fn the_oracle_never_scores_below_any_other_policy() {
     let trace = trace();
     let slow = Some(Slow { every: 4, speed: 0.5 });
     for (scale, setting) in
-        [(1.0, setting()), (1.3, setting()), (0.9, Setting { slow, seed: 2, ..setting() })]
+        [(1.8, setting()), (2.4, setting()), (1.5, Setting { slow, seed: 2, ..setting() })]
     {
         let oracle = at(&trace, setting, Policy::Oracle, scale).unwrap();
         assert!(

@@ -5,11 +5,20 @@
 //! be free; the last one has all that was promised to the caller.
 //!
 //! ```text
-//!   head arrives ─► cost of serving it now ─► within its patience: serve
-//!                                          └► beyond: refuse, before the body is sent, with the present state
+//!   head arrives ─► cost of serving it now ─┬► late for its caller ────────────────────────► refuse, before the body is sent,
+//!                                           ├► those who are there would become late (1) ──► with the present state
+//!                                           ├► beyond its patience ────────────────────────►
+//!                                           └► else: serve
 //! ```
+//!
+//! (1) is what keeps a crowd from making everybody late. Under load nearly all promises break not at the first token but later, when
+//! prompts that were let in meanwhile hold up the answers under way. So nobody comes in at the price of somebody who is in: see
+//! [`Promises`]. What is too much for all endpoints is answered 429 at once, and the rest is served as promised, however much comes.
 
-use crate::pick::cost::Terms;
+mod promises;
+
+use crate::pick::cost::{Terms, Weights};
+pub use promises::{Place, Promise, Promises};
 
 /// How long an answer's first token may take, in the eyes of the one who sent the request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,14 +31,11 @@ pub struct Patience {
 
 /// Refusals after which a request is sent once more; a further one is its caller's answer, 429.
 pub const REFUSALS_MAX: u8 = 2;
-/// Milliseconds that an endpoint may be worse than it was believed to be. Less refuses for noise, more accepts what would have fared
-/// better elsewhere. On the development traces 20 and 50 differ by less than a point, 100 costs two on short chat.
-const MARGIN_MS: f64 = 20.0;
 
 impl Patience {
     /// For a request that can still go elsewhere: as long as was believed of the endpoint chosen, or of the next best one.
-    pub fn while_others(believed_ms: f64, next_best_ms: f64, promised_ms: f64) -> Self {
-        Self { first_token_ms: believed_ms.max(next_best_ms) + MARGIN_MS, promised_ms }
+    pub fn while_others(believed_ms: f64, next_best_ms: f64, promised_ms: f64, weights: &Weights) -> Self {
+        Self { first_token_ms: believed_ms.max(next_best_ms) + weights.margin_ms, promised_ms }
     }
 
     /// For a request that has nowhere else to go.
@@ -54,6 +60,8 @@ pub enum Refusal {
     Memory,
     /// It would come too late for what was promised.
     Late,
+    /// It would be in time, and somebody who is there would not be any more.
+    Promised,
     /// It would be in time, and probably sooner elsewhere.
     Elsewhere,
 }
@@ -64,6 +72,7 @@ impl Refusal {
         match self {
             Self::Memory => "memory",
             Self::Late => "late",
+            Self::Promised => "promised",
             Self::Elsewhere => "elsewhere",
         }
     }
@@ -77,6 +86,9 @@ pub fn decide(terms: &Terms, patience: Patience) -> Verdict {
         let memory = without_room_ms <= patience.promised_ms;
         return Verdict::Refuse(if memory { Refusal::Memory } else { Refusal::Late });
     }
+    if terms.harm_ms > 0.0 {
+        return Verdict::Refuse(Refusal::Promised);
+    }
     if first_token_ms > patience.first_token_ms {
         return Verdict::Refuse(Refusal::Elsewhere);
     }
@@ -87,9 +99,11 @@ pub fn decide(terms: &Terms, patience: Patience) -> Verdict {
 mod tests {
     use super::*;
 
+    const MARGIN_MS: f64 = Weights::CHOSEN.margin_ms;
+
     #[track_caller]
     fn check(wait_ms: f64, room_ms: f64, patience: [f64; 2], expected: Verdict) {
-        let terms = Terms { wait_ms, own_ms: 10.0, room_ms, others_ms: 1e6 };
+        let terms = Terms { wait_ms, own_ms: 10.0, room_ms, others_ms: 1e6, harm_ms: 0.0 };
         let [first_token_ms, promised_ms] = patience;
         assert_eq!(
             decide(&terms, Patience { first_token_ms, promised_ms }),
@@ -106,10 +120,23 @@ mod tests {
 
     #[test]
     fn patience_ends_a_margin_beyond_the_better_belief_until_there_is_nobody_else() {
-        let first_token_ms =
-            |believed, next_best| Patience::while_others(believed, next_best, 500.0).first_token_ms;
-        assert_eq!((first_token_ms(100.0, 80.0), first_token_ms(100.0, 130.0)), (120.0, 150.0));
+        let first_token_ms = |believed, next_best| {
+            Patience::while_others(believed, next_best, 500.0, &Weights::CHOSEN).first_token_ms
+        };
+        assert_eq!(
+            (first_token_ms(100.0, 80.0), first_token_ms(100.0, 130.0)),
+            (100.0 + MARGIN_MS, 130.0 + MARGIN_MS)
+        );
         assert_eq!(Patience::at_last(500.0).first_token_ms, 500.0);
+    }
+
+    #[test]
+    fn nobody_comes_in_at_the_price_of_who_is_there() {
+        let terms = Terms { own_ms: 10.0, harm_ms: 0.1, ..Terms::default() };
+        let promised = Verdict::Refuse(Refusal::Promised);
+        assert_eq!(decide(&terms, Patience::at_last(500.0)), promised);
+        assert_eq!(decide(&terms, Patience { first_token_ms: 5.0, promised_ms: 500.0 }), promised);
+        assert_eq!(decide(&terms, Patience::at_last(5.0)), Verdict::Refuse(Refusal::Late));
     }
 
     #[test]

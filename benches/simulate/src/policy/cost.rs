@@ -3,7 +3,7 @@
 use penstock_engine::scheduler::{Moment, Profile, Request, Step};
 use penstock_model::units::Moment as Instant;
 use penstock_policy::gate::{Patience, REFUSALS_MAX, Verdict, decide};
-use penstock_policy::pick::cost::{ALPHA, Placements, Prompt, Report, SPREAD, Speed, Terms, choose, terms};
+use penstock_policy::pick::cost::{Placements, Prompt, Report, Speed, Terms, Weights, choose, terms};
 
 use crate::backend::{Backend, Truth};
 use crate::trace::Arrival;
@@ -35,6 +35,7 @@ pub(super) fn report_of(truth: &Truth) -> Report {
         kv_tokens_used: truth.kv_tokens_used,
         kv_tokens_total: truth.kv_tokens_total,
         arriving: truth.arriving,
+        bearable_ms: None,
     }
 }
 
@@ -96,21 +97,21 @@ impl Router for LeastCost {
         for place in 0..view.count() {
             let (report, age_ms) = self.report(place, view);
             expected_ms += age_ms * report.arriving.min(1.0);
-            all.push(terms(&report, &view.speeds[place], view.prompt(arrival, place), ALPHA));
+            all.push(terms(&report, &view.speeds[place], view.prompt(arrival, place), view.weights));
         }
         let costs: Vec<f64> = all
             .iter()
             .zip(&self.known)
             .map(|(terms, known)| if known.tried { f64::INFINITY } else { terms.total_ms() })
             .collect();
-        let place = choose(&costs, expected_ms * SPREAD, view.draws.any()).unwrap_or(0);
+        let place = choose(&costs, expected_ms * view.weights.spread, view.draws.any()).unwrap_or(0);
         let others = (0..all.len()).filter(|other| *other != place && costs[*other].is_finite());
         let next_ms = others.map(|other| all[other].first_token_ms()).fold(f64::INFINITY, f64::min);
         let last = view.refusals >= REFUSALS_MAX || !next_ms.is_finite();
         let patience = if last {
             Patience::at_last(view.promised_ms)
         } else {
-            Patience::while_others(all[place].first_token_ms(), next_ms, view.promised_ms)
+            Patience::while_others(all[place].first_token_ms(), next_ms, view.promised_ms, view.weights)
         };
         self.patience = (self.door == Door::Gated).then_some(patience);
         self.known[place].tried = true;
@@ -129,10 +130,23 @@ impl Router for LeastCost {
 }
 
 /// Whether a server's sidecar lets a request in: the production gate with what is true at this moment.
-pub fn admits(backend: &Backend, speed: &Speed, prompt: Prompt, now_ns: u64, patience: Patience) -> bool {
-    let report = report_of(&backend.truth(now_ns));
-    let terms = terms(&report, speed, prompt, ALPHA);
+pub fn admits(
+    backend: &Backend,
+    speed: &Speed,
+    prompt: Prompt,
+    now_ns: u64,
+    patience: Patience,
+    weights: &Weights,
+) -> bool {
+    let terms = terms(&present(backend, speed, now_ns, weights), speed, prompt, weights);
     decide(&terms, patience) == Verdict::Serve
+}
+
+/// What a sidecar says of its server at this moment.
+fn present(backend: &Backend, speed: &Speed, now_ns: u64, weights: &Weights) -> Report {
+    let report = report_of(&backend.truth(now_ns));
+    let bearable_ms = backend.promises().bearable_ms(&report, speed, Instant(now_ns), weights);
+    Report { bearable_ms, ..report }
 }
 
 /// By which sum one scheduler that knows the present compares servers.
@@ -166,22 +180,34 @@ impl Central {
 
 impl Router for Central {
     fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
-        let (sum, alpha) = (self.sum, self.alpha);
+        let (sum, alpha, door) = (self.sum, self.alpha, self.door);
         let cost = |view: &View<'_>, place: usize| {
-            let report = report_of(&view.report(place));
-            let prompt = prompt_of(arrival, &view.backends[place]);
+            let (backend, speed) = (&view.backends[place], &view.speeds[place]);
+            let prompt = prompt_of(arrival, backend);
             match sum {
                 Sum::Ours => {
-                    let terms = terms(&report, &view.speeds[place], prompt, alpha);
-                    (terms.first_token_ms(), terms.total_ms())
+                    let weights = Weights { others: alpha, ..*view.weights };
+                    let terms =
+                        terms(&present(backend, speed, view.now_ns, &weights), speed, prompt, &weights);
+                    let comes_in = decide(&terms, Patience::at_last(view.promised_ms)) == Verdict::Serve;
+                    (terms.total_ms(), comes_in)
                 }
-                Sum::Plain => plain_ms(&report, &view.speeds[place], prompt, alpha),
+                Sum::Plain => {
+                    let (first_token_ms, total_ms) =
+                        plain_ms(&report_of(&backend.truth(view.now_ns)), speed, prompt, alpha);
+                    (total_ms, first_token_ms <= view.promised_ms)
+                }
             }
         };
-        let place = view.least(|view, place| cost(view, place).1);
-        // It knows the present: who would come too late is not even sent.
-        let is_late = cost(view, place).0 > view.promised_ms;
-        self.patience = (self.door == Door::Gated && is_late).then_some(NONE_AT_ALL);
+        // Production's rule tries another server where one refuses, and this one knows beforehand which do. The plain form refuses who
+        // would be late at the best.
+        let place = view.least(|view, place| match cost(view, place) {
+            (_, false) if door == Door::Gated && sum == Sum::Ours => f64::INFINITY,
+            (total_ms, _) => total_ms,
+        });
+        let comes_in = door == Door::Open || cost(view, place).1;
+        // It knows the present: who is not let in is not even sent.
+        self.patience = (!comes_in).then_some(NONE_AT_ALL);
         place
     }
 

@@ -2,7 +2,7 @@
 //! from those who are there.
 //!
 //! ```text
-//!   cost = wait + own + room + α · (own work + answer / 2) · (1 + sequences / 16)
+//!   cost = wait + own + room + α · (own work + answer · a) · (1 + sequences / s)
 //!
 //!   wait    the step under way, and prompts that are pending there
 //!   own     our prompt without what is cached there
@@ -13,38 +13,17 @@
 //! The time of `n` prompt tokens follows the closed form of an engine that batches continuously and computes prompts in chunks:
 //! each step has a fixed part, a part for each sequence in it and for the context that those read, and a part for each prompt token
 //! and for each pair of prompt token and context. Whoever only minimises the wait fills an engine that decodes for many as readily
-//! as an idle one; `α` makes it pay for each of them (a prompt of 8,192 tokens stops all their tokens for a quarter of a second).
+//! as an idle one; `α` (`others` of [`Weights`], where `a` and `s` stand too) makes it pay for each of them (a prompt of 8,192 tokens stops all their tokens for a quarter of a second).
 //!
 //! Numbers in, numbers out: where reports come from and who learns the speed is not known here.
 
 mod level;
 mod placements;
+mod weights;
 
 pub use level::choose;
 pub use placements::Placements;
-
-/// Weight of what a placement costs others against what it costs its own caller.
-///
-/// On the development traces attainment at capacity differs by less than a point between 0.5 and 4.
-pub const ALPHA: f64 = 2.0;
-/// Sequences that make a placement twice as dear as on an engine without any.
-pub const CROWD_SEQUENCES: f64 = 16.0;
-/// How much of what others are expected to send is spread for. Not all of it, because much of it will see newer reports; on the
-/// development traces anything from a fifth to all differs by a point, none at all costs two to three.
-pub const SPREAD: f64 = 0.5;
-/// Milliseconds of waiting that are no sign of anything.
-const BLOCKED_FROM_MS: f64 = 100.0;
-/// Milliseconds that an answer takes, where none has ended yet.
-const ANSWER_MS: f64 = 6_000.0;
-/// Share of the KV memory that is to stay free.
-///
-/// On the development traces only decode-bound reasoning notices: at 1.2 times the load that it carried without, 0.1 keeps 95.9 %, 0.04
-/// 95.6 %, none 92.3 %.
-const KV_FREE: f64 = 0.1;
-/// Weight of what an answer's own steps take from the others against what its prompt takes: they are spread over many steps.
-///
-/// On the development traces 0.5 is a point better than none on chat, and 1 no better than that.
-const ANSWER_WEIGHT: f64 = 0.5;
+pub use weights::Weights;
 
 /// What an endpoint says of itself, or what is known of it for other reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -65,11 +44,26 @@ pub struct Report {
     pub kv_tokens_used: u64,
     /// KV tokens in all; 0 where they are not known, and then memory is no reason for anything.
     pub kv_tokens_total: u64,
+    /// Milliseconds that one more prompt may take without breaking what was promised to those who are there, as
+    /// [`Promises`](crate::gate::Promises) says; `None` where nothing was.
+    pub bearable_ms: Option<f64>,
     /// Work of the prompts that came lately, as a share of the time in which they came: 1 keeps the endpoint busy with prompts alone.
     pub arriving: f64,
 }
 
 impl Report {
+    /// Milliseconds of a step without any prompts.
+    pub(crate) fn step_ms(&self, speed: &Speed) -> f64 {
+        speed.step_ms
+            + speed.sequence_us * 1e-3 * (f64::from(self.sequences_running) + 1.0)
+            + speed.context_us * 1e-3 * self.kv_tokens_used as f64
+    }
+
+    /// Prompt tokens for which a step has room beside the sequences.
+    pub(crate) fn room(&self, speed: &Speed) -> f64 {
+        (speed.step_tokens_max - f64::from(self.sequences_running)).max(1.0)
+    }
+
     /// The report with one more request waiting.
     #[must_use]
     pub fn with(self, prompt: Prompt) -> Self {
@@ -123,7 +117,7 @@ impl Speed {
         self.compute_ms(tokens, attention_doubled) + tokens / self.step_tokens_max * self.step_ms
     }
 
-    fn compute_ms(&self, tokens: f64, attention_doubled: f64) -> f64 {
+    pub(crate) fn compute_ms(&self, tokens: f64, attention_doubled: f64) -> f64 {
         self.token_us * 1e-3 * tokens + self.attention_ns * 0.5e-6 * attention_doubled
     }
 }
@@ -159,6 +153,8 @@ pub struct Terms {
     pub own_ms: f64,
     /// Until there is memory for ours.
     pub room_ms: f64,
+    /// By how much ours takes longer than those who are there can bear; no part of the cost, but a reason for refusal.
+    pub harm_ms: f64,
     /// What it takes from the others, weighed.
     pub others_ms: f64,
 }
@@ -176,14 +172,11 @@ impl Terms {
 }
 
 /// What it costs to place `prompt` on an endpoint that is as `report` says.
-pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, alpha: f64) -> Terms {
+pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, weights: &Weights) -> Terms {
     let sequences = f64::from(report.sequences_running + report.sequences_waiting);
     let running = f64::from(report.sequences_running);
-    let chunk = (speed.step_tokens_max - running).max(1.0);
-    let step_ms = speed.step_ms
-        + speed.sequence_us * 1e-3 * (running + 1.0)
-        + speed.context_us * 1e-3 * report.kv_tokens_used as f64;
-
+    let chunk = report.room(speed);
+    let step_ms = report.step_ms(speed);
     let pending = report.prompt_tokens_pending;
     let steps_pending = pending / chunk;
     // Where somebody runs a step is under way, and on average half of it is left.
@@ -197,36 +190,43 @@ pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, alpha: f64) -> Term
     let share = prompt.uncached_tokens() / chunk * step_ms;
     let context = f64::from(prompt.tokens) + report.output_tokens_mean / 2.0;
     let answer_ms =
-        ANSWER_WEIGHT * report.output_tokens_mean * (speed.sequence_us + speed.context_us * context) * 1e-3;
+        weights.answer * report.output_tokens_mean * (speed.sequence_us + speed.context_us * context) * 1e-3;
+    let steps_more =
+        ((pending + prompt.uncached_tokens()) / chunk).ceil().max(1.0) - steps_pending.ceil().max(1.0);
+    let takes_ms = steps_more * step_ms + work_ms;
+    let harm_ms = report.bearable_ms.map_or(0.0, |bearable_ms| (takes_ms - bearable_ms).max(0.0));
     Terms {
         wait_ms,
+        harm_ms,
         own_ms,
-        room_ms: room_ms(report, prompt, step_ms).max(blocked_ms(report, wait_ms)),
-        others_ms: alpha * (work_ms + share + answer_ms) * (1.0 + sequences / CROWD_SEQUENCES),
+        room_ms: room_ms(report, prompt, step_ms, weights).max(blocked_ms(report, wait_ms, weights)),
+        others_ms: weights.others
+            * (work_ms + share + answer_ms)
+            * (1.0 + sequences / weights.crowd_sequences),
     }
 }
 
 /// Somebody waits, and has for longer than prompts explain: for memory, or for one of the places of which an engine has so many and
 /// tells nobody. Who comes now waits at least as long.
-fn blocked_ms(report: &Report, wait_ms: f64) -> f64 {
-    let explained_ms = wait_ms + BLOCKED_FROM_MS;
+fn blocked_ms(report: &Report, wait_ms: f64, weights: &Weights) -> f64 {
+    let explained_ms = wait_ms + weights.blocked_from_ms;
     if report.longest_waiting_ms > explained_ms { report.longest_waiting_ms } else { 0.0 }
 }
 
 /// Memory is given back at the rate at which answers end: in the time of one, all that is held now. Some is kept free, because those who
 /// run go on growing: an engine that has none left sends somebody back, and computes everything of theirs again.
-fn room_ms(report: &Report, prompt: Prompt, step_ms: f64) -> f64 {
+fn room_ms(report: &Report, prompt: Prompt, step_ms: f64, weights: &Weights) -> f64 {
     if report.kv_tokens_total == 0 {
         return 0.0;
     }
     let waiting = if report.sequences_waiting > 0 { report.prompt_tokens_pending } else { 0.0 };
     let wanted = report.kv_tokens_used as f64 + waiting + prompt.uncached_tokens();
-    let missing = wanted - report.kv_tokens_total as f64 * (1.0 - KV_FREE);
+    let missing = wanted - report.kv_tokens_total as f64 * (1.0 - weights.kv_free);
     if missing <= 0.0 {
         return 0.0;
     }
     let answer_ms =
-        if report.output_tokens_mean > 0.0 { report.output_tokens_mean * step_ms } else { ANSWER_MS };
+        if report.output_tokens_mean > 0.0 { report.output_tokens_mean * step_ms } else { weights.answer_ms };
     missing / (report.kv_tokens_used as f64).max(1.0) * answer_ms
 }
 
@@ -255,7 +255,7 @@ mod tests {
 
     #[track_caller]
     fn check(report: Report, prompt: Prompt, [wait_ms, own_ms, room_ms, others_ms]: [f64; 4]) {
-        let terms = terms(&report, &SPEED, prompt, 2.0);
+        let terms = terms(&report, &SPEED, prompt, &Weights::CHOSEN);
         let found = [terms.wait_ms, terms.own_ms, terms.room_ms, terms.others_ms];
         for (found_ms, expected_ms) in found.into_iter().zip([wait_ms, own_ms, room_ms, others_ms]) {
             assert!((found_ms - expected_ms).abs() < 1e-6, "{report:?} {prompt:?}: {terms:?}");
@@ -279,29 +279,41 @@ mod tests {
         let crowded = Report { sequences_waiting: 16, ..Report::default() };
         check(crowded, prompt(500, 0), [5.0, 15.0, 0.0, 40.0]);
         let decoding = Report { sequences_running: 1, ..Report::default() };
-        let others_ms = terms(&decoding, &SPEED, prompt(500, 0), 2.0).others_ms;
+        let others_ms = terms(&decoding, &SPEED, prompt(500, 0), &Weights::CHOSEN).others_ms;
         assert!(others_ms > 21.0 && others_ms < 22.0, "{others_ms}");
     }
 
     #[test]
     fn a_prompt_that_does_not_fit_waits_for_answers_to_end() {
         let full = Report { kv_tokens_used: 800, kv_tokens_total: 1_000, ..Report::default() };
-        assert!(terms(&full, &SPEED, prompt(100, 0), 2.0).room_ms == 0.0, "a tenth stays free");
-        let room_ms = terms(&full, &SPEED, prompt(180, 0), 2.0).room_ms;
-        assert!((room_ms - ANSWER_MS / 10.0).abs() < 1e-6, "{room_ms}");
+        assert!(terms(&full, &SPEED, prompt(100, 0), &Weights::CHOSEN).room_ms == 0.0, "a tenth stays free");
+        let room_ms = terms(&full, &SPEED, prompt(180, 0), &Weights::CHOSEN).room_ms;
+        assert!((room_ms - Weights::CHOSEN.answer_ms / 10.0).abs() < 1e-6, "{room_ms}");
         let answers = Report { output_tokens_mean: 50.0, ..full };
-        let room_ms = terms(&answers, &SPEED, prompt(180, 0), 2.0).room_ms;
+        let room_ms = terms(&answers, &SPEED, prompt(180, 0), &Weights::CHOSEN).room_ms;
         assert!((room_ms - 50.0).abs() < 1e-6, "50 steps of 10 ms an answer: {room_ms}");
         let unknown = Report { kv_tokens_total: 0, ..full };
-        assert!(terms(&unknown, &SPEED, prompt(100_000, 0), 2.0).room_ms == 0.0);
+        assert!(terms(&unknown, &SPEED, prompt(100_000, 0), &Weights::CHOSEN).room_ms == 0.0);
     }
 
     #[test]
     fn a_queue_that_prompts_do_not_explain_is_a_lack_of_places() {
         let blocked = Report { sequences_waiting: 1, longest_waiting_ms: 400.0, ..Report::default() };
-        assert!((terms(&blocked, &SPEED, prompt(100, 0), 2.0).room_ms - 400.0).abs() < 1e-6);
+        assert!((terms(&blocked, &SPEED, prompt(100, 0), &Weights::CHOSEN).room_ms - 400.0).abs() < 1e-6);
         let explained = Report { prompt_tokens_pending: 30_000.0, ..blocked };
-        assert!(terms(&explained, &SPEED, prompt(100, 0), 2.0).room_ms == 0.0);
+        assert!(terms(&explained, &SPEED, prompt(100, 0), &Weights::CHOSEN).room_ms == 0.0);
+    }
+
+    #[test]
+    fn a_prompt_does_harm_where_it_takes_longer_than_can_be_borne() {
+        let harm_ms = |prompt_tokens_pending, bearable_ms, tokens| {
+            let report = Report { prompt_tokens_pending, bearable_ms, ..Report::default() };
+            terms(&report, &SPEED, prompt(tokens, 0), &Weights::CHOSEN).harm_ms
+        };
+        // 500 tokens take 5 ms in a step that happens anyway, 1,500 take a second step.
+        assert_eq!([harm_ms(0.0, None, 500), harm_ms(0.0, Some(5.0), 500)], [0.0; 2]);
+        assert_eq!([harm_ms(0.0, Some(2.0), 500), harm_ms(0.0, Some(-2.0), 500)], [3.0, 7.0]);
+        assert_eq!([harm_ms(0.0, Some(20.0), 1_500), harm_ms(900.0, Some(20.0), 1_500)], [5.0, 15.0]);
     }
 
     #[test]
@@ -309,7 +321,7 @@ mod tests {
         let speed = Speed { context_us: 1.0, ..SPEED };
         let others_ms = |output_tokens_mean| {
             let report = Report { output_tokens_mean, sequences_waiting: 16, ..Report::default() };
-            terms(&report, &speed, prompt(500, 0), 2.0).others_ms
+            terms(&report, &speed, prompt(500, 0), &Weights::CHOSEN).others_ms
         };
         // 100 tokens, each 0.55 ms longer by a context of 550: 55 ms, half of it weighed with 2 for 2.
         assert!((others_ms(100.0) - others_ms(0.0) - 110.0).abs() < 1e-6, "{}", others_ms(100.0));

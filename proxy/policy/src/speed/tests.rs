@@ -83,7 +83,7 @@ fn a_placement_costs_what_the_learned_constants_say() {
             kv_tokens_used: u64::from(context_tokens),
             ..cost::Report::default()
         };
-        let terms = cost::terms(&report, &SPEED.into(), prompt, 0.0);
+        let terms = cost::terms(&report, &SPEED.into(), prompt, &cost::Weights::CHOSEN);
         let load = Load { sequences, context_tokens: f64::from(context_tokens), ..Load::default() };
         let step_ms = SPEED.steps_ms(1.0, Work::of(tokens, 0), sequences, load.context_tokens);
         assert!((terms.own_ms / step_ms - 1.0).abs() < 0.01, "{} ms, learned {step_ms} ms", terms.own_ms);
