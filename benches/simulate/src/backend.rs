@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result};
 use penstock_engine::scheduler::{Emission, Engine, Limits, Moment, Pace, Profile, Request, Step};
 use penstock_model::units::Moment as Instant;
 use penstock_policy::gate::{Place, Promise, Promises};
-use penstock_policy::pick::cost::Speed;
+use penstock_policy::pick::cost::{Speed, Weights};
 
-use crate::policy::speed_of;
+use crate::policy::{report_of, speed_of};
 use crate::trace::{Arrival, BLOCK_TOKENS};
 
 /// What is true of a server at a moment.
@@ -39,6 +39,8 @@ pub struct Truth {
     pub longest_waiting_ns: u64,
     /// Mean tokens of the answers that ended here lately.
     pub output_tokens_mean: f64,
+    /// Milliseconds that one more prompt may take without a promise being broken.
+    pub bearable_ms: Option<f64>,
 }
 
 impl Truth {
@@ -64,6 +66,8 @@ struct Entry {
     arriving: f64,
     /// Since when the oldest of those that wait does so.
     waiting_since_ns: Option<u64>,
+    /// Milliseconds that one more prompt may take.
+    bearable_ms: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +105,7 @@ pub struct Backend {
     memory_ns: u64,
     to_first_ns: f64,
     speed: Speed,
+    weights: Weights,
     arriving: f64,
     arrived_ns: u64,
     output_tokens_mean: f64,
@@ -118,7 +123,7 @@ impl Backend {
     ///
     /// # Errors
     /// A profile or a pace with which no engine can be made.
-    pub fn new(profile: Profile, pace: Pace, seed: u64, memory_ns: u64) -> Result<Self> {
+    pub fn new(profile: Profile, pace: Pace, seed: u64, memory_ns: u64, weights: Weights) -> Result<Self> {
         let limits = Limits { block_tokens: BLOCK_TOKENS, ..Limits::default() };
         let engine = Engine::new(profile, limits, pace, seed).context("making a simulated engine")?;
         Ok(Self {
@@ -133,6 +138,7 @@ impl Backend {
             memory_ns,
             to_first_ns: 0.0,
             speed: speed_of(&profile, pace.speed),
+            weights,
             arriving: 0.0,
             arrived_ns: 0,
             output_tokens_mean: 0.0,
@@ -261,6 +267,7 @@ impl Backend {
             step_left_ns: left_ns,
             arriving: entry.arriving,
             output_tokens_mean: self.output_tokens_mean,
+            bearable_ms: entry.bearable_ms,
             longest_waiting_ns: entry.waiting_since_ns.map_or(0, |since_ns| at_ns.saturating_sub(since_ns)),
         }
     }
@@ -292,6 +299,12 @@ impl Backend {
             self.entries.pop_front();
         }
         self.entries.push_back(entry);
+        let truth = self.truth(entry.at_ns);
+        let bearable_ms =
+            self.promises.bearable_ms(&report_of(&truth), &self.speed, Instant(entry.at_ns), &self.weights);
+        if let Some(last) = self.entries.back_mut() {
+            last.bearable_ms = bearable_ms;
+        }
     }
 
     fn grow(&mut self, work: Work) {

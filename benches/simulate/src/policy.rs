@@ -14,7 +14,7 @@ mod prequal;
 mod reported;
 mod sglang;
 
-pub use cost::{admits, speed_of};
+pub use cost::{admits, report_of, speed_of};
 
 use std::fmt;
 use std::str::FromStr;
@@ -90,11 +90,12 @@ pub enum Reference {
 }
 
 /// What the oracle is the best of.
-pub const REFERENCES: [Reference; 12] = [
+pub const REFERENCES: [Reference; 13] = [
     Reference::Present,
     Reference::OwnCostShedding(2.0),
     Reference::OwnCostShedding(1.0),
     Reference::OwnCostShedding(4.0),
+    Reference::OwnCostShedding(0.0),
     Reference::MarginalCost(2.0),
     Reference::OwnCost(2.0),
     Reference::Lmetric,

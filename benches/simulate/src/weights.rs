@@ -26,6 +26,7 @@ pub const WEIGHTS: &[Weight] = weights![
     answer_ms,
     kv_free,
     answer,
+    harm,
     reserve_ms,
     margin_ms
 ];

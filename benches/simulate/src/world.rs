@@ -132,7 +132,9 @@ impl<'a> World<'a> {
         let pace = |place| Pace { speed: setting.speed(place), noise_sigma: setting.noise };
         let mut engines = Draws::new(setting.seed, Purpose::Engines);
         let backends = (0..setting.backends)
-            .map(|place| Backend::new(setting.profile, pace(place), engines.any(), setting.age_ns))
+            .map(|place| {
+                Backend::new(setting.profile, pace(place), engines.any(), setting.age_ns, setting.weights)
+            })
             .collect::<Result<Vec<_>>>()?;
         let mut choices = Draws::new(setting.seed, Purpose::Choices);
         let mut phases = Draws::new(setting.seed, Purpose::Phases);

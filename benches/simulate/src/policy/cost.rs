@@ -24,7 +24,7 @@ pub fn speed_of(profile: &Profile, pace: f64) -> Speed {
 }
 
 /// What a sidecar says of its server.
-pub(super) fn report_of(truth: &Truth) -> Report {
+pub fn report_of(truth: &Truth) -> Report {
     Report {
         prompt_tokens_pending: truth.prompt_tokens_pending,
         attention_doubled_pending: truth.attention_doubled_pending,
@@ -35,7 +35,7 @@ pub(super) fn report_of(truth: &Truth) -> Report {
         kv_tokens_used: truth.kv_tokens_used,
         kv_tokens_total: truth.kv_tokens_total,
         arriving: truth.arriving,
-        bearable_ms: None,
+        bearable_ms: truth.bearable_ms,
     }
 }
 

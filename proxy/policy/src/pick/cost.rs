@@ -2,12 +2,13 @@
 //! from those who are there.
 //!
 //! ```text
-//!   cost = wait + own + room + α · (own work + answer · a) · (1 + sequences / s)
+//!   cost = wait + own + room + α · (own work + answer · a) · (1 + sequences / s) + h · harm
 //!
 //!   wait    the step under way, and prompts that are pending there
 //!   own     our prompt without what is cached there
 //!   room    waiting for KV memory, or for a place, where there is none
 //!   answer  by how much our answer lengthens the steps in which it is
+//!   harm    by how much our prompt takes longer than the answers under way can bear
 //! ```
 //!
 //! The time of `n` prompt tokens follows the closed form of an engine that batches continuously and computes prompts in chunks:
@@ -153,7 +154,7 @@ pub struct Terms {
     pub own_ms: f64,
     /// Until there is memory for ours.
     pub room_ms: f64,
-    /// By how much ours takes longer than those who are there can bear; no part of the cost, but a reason for refusal.
+    /// By how much ours takes longer than those who are there can bear, weighed; the gate refuses it where it is above 0.
     pub harm_ms: f64,
     /// What it takes from the others, weighed.
     pub others_ms: f64,
@@ -167,7 +168,7 @@ impl Terms {
 
     /// The cost by which endpoints are compared.
     pub fn total_ms(&self) -> f64 {
-        self.first_token_ms() + self.others_ms
+        self.first_token_ms() + self.others_ms + self.harm_ms
     }
 }
 
@@ -194,10 +195,10 @@ pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, weights: &Weights) 
     let steps_more =
         ((pending + prompt.uncached_tokens()) / chunk).ceil().max(1.0) - steps_pending.ceil().max(1.0);
     let takes_ms = steps_more * step_ms + work_ms;
-    let harm_ms = report.bearable_ms.map_or(0.0, |bearable_ms| (takes_ms - bearable_ms).max(0.0));
+    let beyond_ms = report.bearable_ms.map_or(0.0, |bearable_ms| (takes_ms - bearable_ms).max(0.0));
     Terms {
         wait_ms,
-        harm_ms,
+        harm_ms: weights.harm * beyond_ms,
         own_ms,
         room_ms: room_ms(report, prompt, step_ms, weights).max(blocked_ms(report, wait_ms, weights)),
         others_ms: weights.others
@@ -308,7 +309,7 @@ mod tests {
     fn a_prompt_does_harm_where_it_takes_longer_than_can_be_borne() {
         let harm_ms = |prompt_tokens_pending, bearable_ms, tokens| {
             let report = Report { prompt_tokens_pending, bearable_ms, ..Report::default() };
-            terms(&report, &SPEED, prompt(tokens, 0), &Weights::CHOSEN).harm_ms
+            terms(&report, &SPEED, prompt(tokens, 0), &Weights::CHOSEN).harm_ms / Weights::CHOSEN.harm
         };
         // 500 tokens take 5 ms in a step that happens anyway, 1,500 take a second step.
         assert_eq!([harm_ms(0.0, None, 500), harm_ms(0.0, Some(5.0), 500)], [0.0; 2]);

@@ -19,6 +19,9 @@ pub struct Weights {
     pub kv_free: f64,
     /// Weight of what an answer's own steps take from the others against what its prompt takes: they are spread over many steps.
     pub answer: f64,
+    /// Weight of each millisecond by which a prompt takes longer than those who are there can bear: it would be refused there, and a
+    /// report that says so may be old.
+    pub harm: f64,
     /// Milliseconds that those who are there keep to spare, for prompts that come later and steps that take longer than expected.
     pub reserve_ms: f64,
     /// Milliseconds that an endpoint may be worse than it was believed to be before it refuses what would be in time.
@@ -41,7 +44,8 @@ impl Weights {
         answer_ms: 6_000.0,
         kv_free: 0.1,
         answer: 0.5,
+        harm: 10.0,
         reserve_ms: 50.0,
-        margin_ms: 100.0,
+        margin_ms: 400.0,
     };
 }
