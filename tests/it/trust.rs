@@ -19,6 +19,18 @@ async fn trust_when(mesh: &Mesh, step: &str) -> Value {
     status["trust"].clone()
 }
 
+/// Ids of the two keys of prefix digests that all sidecars hold, once these are others than `before`.
+async fn prefix_keys(sidecars: &[&Sidecar], before: &Value) -> Value {
+    eventually("all sidecars hold the same two keys", async || {
+        let held = futures::future::join_all(sidecars.iter().map(|sidecar| sidecar.page("/identity"))).await;
+        let first = held[0]["prefixKeys"].clone();
+        let all = held.iter().all(|page| page["prefixKeys"] == first);
+        let both = first.as_array().is_some_and(|keys| keys.len() == 2 && keys[0] != keys[1]);
+        if all && both && first != *before { Ok(first) } else { Err(format!("{held:#?}")) }
+    })
+    .await
+}
+
 /// Requests of which some need a connection of their own, and so both ends to believe each other now.
 async fn handshakes(engine: &Engine, web: &Sidecar, at_once: usize) {
     let opened = async || web.metrics().await.sum("penstock_tls_connections_total", &[]);
@@ -48,6 +60,7 @@ async fn a_stream_outlives_a_root_that_takes_the_place_of_another() {
     ];
     mesh.publish(&documents, &sidecars).await;
     let before = trust_when(&mesh, "steady").await;
+    let keys = prefix_keys(&sidecars, &Value::Null).await;
 
     let mut connection = web.connect(Version::Http2).await;
     let body = chat("hi", json!({"stream": true, "max_tokens": 4_000, "ignore_eos": true}));
@@ -63,6 +76,7 @@ async fn a_stream_outlives_a_root_that_takes_the_place_of_another() {
         let page = sidecar.page("/identity").await;
         assert_eq!(page["roots"].as_array().unwrap().len(), 2, "it issues before {page:#} believes");
     }
+    prefix_keys(&sidecars, &keys).await;
     handshakes(&served.engine, &web, 12).await;
 
     let after = trust_when(&mesh, "steady").await;

@@ -142,6 +142,7 @@ impl<L: Listener<Addr = SocketAddr>> App<L> {
                 believers,
                 token,
                 leaf_ttl: flags.leaf_ttl,
+                clock,
                 metrics,
                 tasks: tasks.clone(),
             },

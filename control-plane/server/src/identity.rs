@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! join token ──► Sign ──► leaf (hours) ──► Sign with the leaf's own key ──► next leaf ──► …
-//!            ╰─► TrustBundle ──► the roots that are believed, again after every change
+//!            ╰─► TrustBundle ──► the roots that are believed and the keys of prefix digests, again after every change
 //! ```
 //!
 //! A join token stands for any workload of the trust domain. A client certificate stands for its own SPIFFE ID alone. The
@@ -11,6 +11,7 @@
 mod authority;
 mod bundle;
 mod issue;
+mod prefix_keys;
 mod refusal;
 mod roots;
 mod serving;

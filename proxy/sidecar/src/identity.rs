@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   control plane: Sign ─────► rotate ──► certificate and roots ─╮
-//!   control plane: TrustBundle ► bundle ► roots alone ───────────┼─► cell ──► every later handshake
+//!   control plane: TrustBundle ► bundle ► roots alone ───────────┼─► cell ──► every later handshake   (and keys of prefix digests)
 //!   files ─────────────────────► files ──► certificate and roots ╯
 //! ```
 //!
@@ -21,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use penstock_model::settings::ProxySettings;
+use penstock_policy::prefix::Keys;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -47,6 +48,8 @@ struct State {
     bundle: Option<Bundle>,
     /// How often it has told.
     bundles: u64,
+    /// Under which keys prefix digests are sent and read; none without a control plane that says.
+    prefix_keys: Option<Keys>,
     /// Why there is no newer certificate or bundle.
     problem: Option<String>,
 }
@@ -148,6 +151,16 @@ impl Identity {
         state.bundle = Some(Bundle { version, trust });
     }
 
+    /// Sends and reads prefix digests under these keys from now on; with none not at all.
+    pub fn compare_prefixes_under(&self, keys: Option<Keys>) {
+        self.state.lock().prefix_keys = keys;
+    }
+
+    /// Under which keys prefix digests are sent and read.
+    pub fn prefix_keys(&self) -> Option<Keys> {
+        self.state.lock().prefix_keys
+    }
+
     /// Notes why there is no newer certificate.
     pub fn failed(&self, why: String) {
         self.state.lock().problem = Some(why);
@@ -175,6 +188,7 @@ impl Identity {
             "notAfterUnixSeconds": material.map(|material| material.not_after.as_secs()),
             "bundle": state.bundle.as_ref().map(|bundle| &bundle.version),
             "roots": material.map(|material| material.trust.fingerprints()),
+            "prefixKeys": state.prefix_keys.iter().flat_map(Keys::ids).collect::<Vec<_>>(),
             "lastError": state.problem,
         })
     }

@@ -11,6 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::error::Unspecified;
+use penstock_delivery::proto::penstock::ca::v1::PrefixKey;
 use penstock_model::spiffe::SpiffeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -21,6 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::prefix_keys::{self, Source};
 use super::verify::uri_names;
 use crate::disk::{self, Secrecy};
 use crate::seed;
@@ -113,6 +116,13 @@ impl Authority {
     /// Nothing is issued past this.
     pub(crate) fn root_not_after(&self) -> OffsetDateTime {
         self.root_not_after
+    }
+
+    /// Keys of prefix digests follow from our own private key.
+    pub(super) fn prefix_keys(&self, now: OffsetDateTime) -> Result<Vec<PrefixKey>, Unspecified> {
+        let private_key = self.issuer.key().serialize_der();
+        let source = Source { private_key: &private_key, trust_domain: &self.trust_domain };
+        prefix_keys::keys(source, now)
     }
 
     pub(super) fn sign(
@@ -328,6 +338,7 @@ mod tests {
         let first = Authority::open(dir.path(), TRUST_DOMAIN, NOW).unwrap();
         let second = Authority::open(dir.path(), TRUST_DOMAIN, NOW + time::Duration::days(30)).unwrap();
         assert_eq!(first.root(), second.root());
+        assert_eq!(first.prefix_keys(NOW), second.prefix_keys(NOW), "prefix digests go on");
         let mode = std::fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -1,4 +1,5 @@
-//! Tells sidecars whom to believe, and knows what each of them believes; takes root rotation on when everybody does.
+//! Tells sidecars whom to believe and under which keys to send prefix digests, and knows what each of them believes; takes root rotation on
+//! when everybody does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use super::roots::{self, Bundle, Roots, Step};
+use super::prefix_keys;
+use super::roots::{self, Held, Roots, Step};
 use crate::clock::{Clock, time_of_day};
 use crate::listen::Peer;
 use crate::tasks::Tasks;
@@ -143,10 +145,12 @@ impl Follower {
         mut requests: impl Stream<Item = Result<TrustBundleRequest, Status>> + Unpin,
         responses: mpsc::Sender<Result<TrustBundleResponse, Status>>,
         tasks: &Tasks,
+        clock: Clock,
     ) {
         let mut bundle = self.roots.watch();
-        bundle.mark_changed();
+        let mut due = time_of_day();
         loop {
+            let left = Duration::try_from(due - time_of_day()).unwrap_or_default();
             tokio::select! {
                 biased;
                 () = tasks.stopped() => {
@@ -155,15 +159,19 @@ impl Follower {
                     return;
                 }
                 request = requests.next() => match request {
-                    Some(Ok(request)) => self.note(request),
+                    Some(Ok(request)) => {
+                        self.note(request);
+                        continue;
+                    }
                     Some(Err(_)) | None => return,
                 },
-                Ok(()) = bundle.changed() => {
-                    let newest = response(&bundle.borrow_and_update().clone());
-                    if responses.send(Ok(newest)).await.is_err() {
-                        return;
-                    }
-                }
+                Ok(()) = bundle.changed() => {}
+                () = clock.sleep(left) => {}
+            }
+            let now = time_of_day();
+            due = now + prefix_keys::lasting(now);
+            if responses.send(Ok(response(&self.roots.held(), now))).await.is_err() {
+                return;
             }
         }
     }
@@ -184,10 +192,12 @@ impl Drop for Follower {
     }
 }
 
-fn response(bundle: &Bundle) -> TrustBundleResponse {
+/// Without keys where none can be derived: digests are a help, roots are needed.
+fn response(held: &Held, now: OffsetDateTime) -> TrustBundleResponse {
     TrustBundleResponse {
-        version: bundle.version.clone(),
-        roots: bundle.roots.iter().map(|root| root.to_vec()).collect(),
+        version: held.bundle.version.clone(),
+        roots: held.bundle.roots.iter().map(|root| root.to_vec()).collect(),
+        prefix_keys: held.issuing.prefix_keys(now).unwrap_or_default(),
     }
 }
 
@@ -232,5 +242,56 @@ pub(crate) async fn rotate_roots(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::clock::simulate;
+
+    const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+    const HALF_A_LIFE: Duration = Duration::from_secs(12 * 3_600);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_is_told_at_once_and_whenever_keys_change_whatever_it_says_meanwhile() {
+        simulate(Duration::from_secs(NOON.unix_timestamp().unsigned_abs()));
+        let (clock, tasks, dir) = (Clock::start(), Tasks::new(), tempfile::tempdir().unwrap());
+        let roots = Roots::open(dir.path(), "mesh.test", HALF_A_LIFE, NOON).unwrap();
+        let (roots, believers) = (Arc::new(roots), Believers::new());
+        let peer = Peer { address: ([127, 0, 0, 1], 0).into(), identity: None };
+        let follower = Follower::new(&believers, &roots, peer).unwrap();
+        let (says, requests) = mpsc::channel(1);
+        let (responses, mut told) = mpsc::channel(1);
+        let stopping = tasks.clone();
+        tasks.spawn("trust bundle", async move {
+            let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+            follower.run(requests, responses, &stopping, clock).await;
+        });
+        let mut next = async || (clock.now(), told.recv().await.unwrap().unwrap());
+
+        let (began, first) = next().await;
+        clock.sleep(HALF_A_LIFE / 3).await;
+        says.send(Ok(TrustBundleRequest { node: "web".to_owned(), version: first.version.clone() }))
+            .await
+            .unwrap();
+        let (_, second) = next().await;
+        assert_eq!(clock.now().since(began).as_secs(), HALF_A_LIFE.as_secs());
+        let (_, third) = next().await;
+        assert_eq!(clock.now().since(began).as_secs(), 2 * HALF_A_LIFE.as_secs());
+        let ids = |told: &TrustBundleResponse| told.prefix_keys.iter().map(|key| key.id).collect::<Vec<_>>();
+        let [afternoon, night, morning] = [&first, &second, &third].map(ids);
+        assert_eq!(afternoon.len(), 2);
+        assert_eq!(
+            night,
+            [afternoon[1], afternoon[0]],
+            "at midnight the key that was known is the one in use"
+        );
+        assert_eq!(morning[0], night[0]);
+        assert!(!afternoon.contains(&morning[1]), "a new one is known");
+        assert_eq!((&first.version, &first.roots), (&third.version, &third.roots));
+        assert!(believers.lagging(&first.version, &[]).is_empty());
     }
 }

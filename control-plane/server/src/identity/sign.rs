@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::bundle::Follower;
 use super::{Believers, CertificateRequest, JoinToken, Leaf, Lifetime, Refusal, Roots, own_identity};
-use crate::clock::time_of_day;
+use crate::clock::{Clock, time_of_day};
 use crate::grpc::penstock::ca::v1::certificate_service_server::CertificateService;
 use crate::listen::Peer;
 use crate::tasks::Tasks;
@@ -59,6 +59,7 @@ pub(crate) struct Signer {
     pub(crate) token: JoinToken,
     /// Longest life of a leaf.
     pub(crate) leaf_ttl: Duration,
+    pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: Tasks,
 }
@@ -136,9 +137,9 @@ impl CertificateService for Signer {
         })?;
         let follower = Follower::new(&self.believers, &self.roots, peer)?;
         let (responses, outgoing) = mpsc::channel(1);
-        let tasks = self.tasks.clone();
+        let (tasks, clock) = (self.tasks.clone(), self.clock);
         self.tasks.spawn("trust bundle", async move {
-            follower.run(request.into_inner(), responses, &tasks).await;
+            follower.run(request.into_inner(), responses, &tasks, clock).await;
         });
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }

@@ -59,6 +59,11 @@ impl Keys {
     pub fn only(key: PrefixKey) -> Self {
         Self { sending: key, also: None }
     }
+
+    /// Which keys they are, the one that is sent under first.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        [Some(self.sending), self.also].into_iter().flatten().map(|key| key.id)
+    }
 }
 
 /// A prompt as it is looked up: made once for a request, asked of every server.

@@ -1,10 +1,12 @@
-//! Follows the roots that the control plane wants believed, and tells it what is believed, so that it knows when a new root may issue.
+//! Follows the roots that the control plane wants believed, and tells it what is believed, so that it knows when a new root may issue. The
+//! keys of prefix digests come with them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_delivery::backoff;
 use penstock_delivery::proto::penstock::ca::v1::{TrustBundleRequest, TrustBundleResponse};
+use penstock_policy::prefix::{Keys, PrefixKey};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -118,7 +120,9 @@ impl Follower {
         let trust = Trust::new(&roots, Arc::clone(domain))?;
         let count = trust.roots.len();
         let is_ours_believed = self.vouches_for_us(&trust);
+        let keys = prefix_keys(bundle);
         self.identity.believe(bundle.version.clone(), trust);
+        self.identity.compare_prefixes_under(keys);
         self.telemetry.metrics.roots.set(i64::try_from(count).unwrap_or(i64::MAX));
         tracing::info!(version = bundle.version, roots = count, "trust bundle in use");
         if !is_ours_believed {
@@ -142,9 +146,24 @@ impl Follower {
     }
 }
 
+/// None where the control plane sends none; what is no key is told of and passed over, since digests are a help and roots are needed.
+fn prefix_keys(bundle: &TrustBundleResponse) -> Option<Keys> {
+    let mut keys = bundle.prefix_keys.iter().map(|key| {
+        let secret = key.secret.as_slice().try_into().ok()?;
+        Some(PrefixKey::new(key.id, secret))
+    });
+    let (sending, also) = (keys.next()?, keys.next());
+    let (Some(sending), None | Some(Some(_))) = (sending, also) else {
+        tracing::warn!("a key of prefix digests has not 16 bytes: no digests are sent or read");
+        return None;
+    };
+    Some(Keys { sending, also: also.flatten() })
+}
+
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use penstock_delivery::proto::penstock::ca::v1::PrefixKey as ProtoKey;
     use penstock_model::settings::AccessLog;
     use rcgen::{
         BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -196,7 +215,7 @@ mod tests {
             [("1", vec![&old], false), ("2", vec![&old, &new], false), ("3", vec![&new], true)]
         {
             let roots = roots.into_iter().map(|root| root.to_vec()).collect();
-            let bundle = TrustBundleResponse { version: version.to_owned(), roots };
+            let bundle = TrustBundleResponse { version: version.to_owned(), roots, prefix_keys: vec![] };
             follower.adopt(&bundle, &"mesh.test".into()).unwrap();
             assert_eq!(identity.renewal.notified().now_or_never().is_some(), is_asked, "{version}");
         }
@@ -211,9 +230,36 @@ mod tests {
         let telemetry = Telemetry::new(&AccessLog::Off).unwrap();
         let follower = Follower { node: "web".to_owned(), identity: Arc::clone(&identity), telemetry };
         for roots in [vec![], vec![b"nonsense".to_vec()], vec![old.to_vec(), old[..40].to_vec()]] {
-            let bundle = TrustBundleResponse { version: "2".to_owned(), roots };
+            let bundle = TrustBundleResponse { version: "2".to_owned(), roots, prefix_keys: vec![] };
             follower.adopt(&bundle, &"mesh.test".into()).unwrap_err();
             assert_eq!(identity.status(), before);
+        }
+    }
+
+    #[test]
+    fn keys_of_prefix_digests_come_with_the_roots() {
+        let (root, material) = root();
+        let identity = Identity::new();
+        identity.install(material, identity.ask());
+        let telemetry = Telemetry::new(&AccessLog::Off).unwrap();
+        let follower = Follower { node: "web".to_owned(), identity: Arc::clone(&identity), telemetry };
+        for (keys, expected) in [
+            (vec![(3, 16), (4, 16)], Some((3, Some(4)))),
+            (vec![(4, 16)], Some((4, None))),
+            (vec![(4, 16), (5, 15)], None),
+            (vec![(6, 16), (7, 16), (8, 1)], Some((6, Some(7)))),
+            (vec![], None),
+        ] {
+            let key = |(id, bytes)| ProtoKey { id, secret: vec![9; bytes] };
+            let prefix_keys: Vec<_> = keys.into_iter().map(key).collect();
+            let roots = vec![root.to_vec()];
+            let bundle = TrustBundleResponse { version: "1".to_owned(), roots, prefix_keys };
+            follower.adopt(&bundle, &"mesh.test".into()).unwrap();
+            let held = identity.prefix_keys().map(|keys| (keys.sending.id(), keys.also.map(|key| key.id())));
+            assert_eq!(held, expected);
+            let ids = expected
+                .map(|(sending, also)| [Some(sending), also].into_iter().flatten().collect::<Vec<_>>());
+            assert_eq!(identity.status()["prefixKeys"], serde_json::json!(ids.unwrap_or_default()));
         }
     }
 }
