@@ -39,6 +39,12 @@
 //! One scheduler that knows all servers of the moment exactly finds 14.45 and 89.4. By digest it is 99, 98 and 95 % of what the same policy
 //! finds that knows the caches exactly; what is lost on Mooncake beyond that is lost to old load reports.
 //!
+//! Capacity at 95 % attainment, exactly known / by digest: Mooncake with 1 s old reports 5.17 / 5.27 and 5.19 / 5.13 requests a second (seeds 1
+//! and 2), with 5 s 4.81 / 4.67 and 4.62 / 4.77; sessions with 1 s 0.0573 / 0.0558 starts a second.
+//!
+//! A prompt with 64 boundaries is keyed in 0.9 µs and looked up in 64 full indexes in 8 µs, p99 24 µs; with 192 boundaries, a prompt of 128,000
+//! tokens, in 13 µs, p99 43 µs (one core of a shared virtual machine). At the server a block that comes and drives out another takes 0.5 to 1 µs.
+//!
 //! What the sizes were chosen by; 1 s, seeds 1 and 2. Two figures less than half a point (Mooncake) or a point (sessions) apart mean nothing.
 //!
 //! | | Mooncake | sessions |
