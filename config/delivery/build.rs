@@ -2,9 +2,10 @@
 
 use std::error::Error;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "envoy/service/discovery/v3/discovery.proto",
     "penstock/v1/resources.proto",
+    "penstock/load/v1/load_report.proto",
     "penstock/ca/v1/certificate.proto",
     "penstock/push/v1/snapshot_cache.proto",
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use penstock_tests::client::{self, Connection, Raw, Version, empty};
-use penstock_tests::documents::backend;
+use penstock_tests::documents::{backend, policy};
 use penstock_tests::engine::chat;
 use penstock_tests::load::Load;
 use penstock_tests::mesh::{Mesh, Served};
@@ -173,7 +173,11 @@ async fn no_request_is_lost_while_a_model_server_s_sidecar_goes() {
     let mut a = mesh.serve("a", "--speed 50").await;
     let b = mesh.serve("b", "--speed 50").await;
     let web = mesh.caller("web").await;
-    let documents = [backend("chat", &[a.endpoint(), b.endpoint()]).with("default", true)];
+    let documents = [
+        backend("chat", &[a.endpoint(), b.endpoint()]).with("default", true),
+        // Whoever listens to reports hears of the drain in time, and would have nothing to try again.
+        policy("chat").with("loadBalancer", json!({"policy": "P2C"})),
+    ];
     mesh.publish(&documents, &[&a.sidecar, &b.sidecar, &web]).await;
     let load = Load::start(web.outbound());
     load.more(100).await;

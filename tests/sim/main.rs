@@ -7,10 +7,12 @@
     reason = "a test that cannot go on fails there, and says why"
 )]
 
+mod accounts;
 mod caller;
 mod cuts;
 mod exact;
 mod leaves;
+mod load;
 mod meta;
 mod parity;
 mod scrape;

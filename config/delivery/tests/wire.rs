@@ -96,14 +96,30 @@ fn endpoint() -> impl Strategy<Value = Resource> {
 
 fn policy() -> impl Strategy<Value = Resource> {
     let how = (
-        select(&[LoadBalancer::P2c, LoadBalancer::RoundRobin][..]),
+        select(
+            &[
+                LoadBalancer::LeastCost,
+                LoadBalancer::P2c,
+                LoadBalancer::LeastRequest,
+                LoadBalancer::RoundRobin,
+                LoadBalancer::Random,
+            ][..],
+        ),
+        span(),
         select(&[BodyOverflow::Route, BodyOverflow::Reject][..]),
     );
     (object(), of(object()), how, span(), any::<(u32, u32, u64)>()).prop_map(
-        |(backend, id, (load_balancer, body_overflow), connect_timeout, (streams, requests, bytes))| {
+        |(
+            backend,
+            id,
+            (load_balancer, queue_wait_max, body_overflow),
+            connect_timeout,
+            (streams, requests, bytes),
+        )| {
             let policy = Policy {
                 id: id.map(PolicyId),
                 load_balancer,
+                queue_wait_max,
                 connect_timeout,
                 streams_per_connection_max: streams,
                 requests_per_endpoint_max: requests,
@@ -594,7 +610,7 @@ fn policies_are_read_strictly() {
             ("", |p| p.backend = name("b")),
             ("document.name", |p| p.document = name("B")),
             ("load_balancer", |p| p.load_balancer = 0),
-            ("load_balancer", |p| p.load_balancer = 3),
+            ("load_balancer", |p| p.load_balancer = 6),
             ("connect_timeout", |p| p.connect_timeout = None),
             ("body_overflow", |p| p.body_overflow = 0),
             ("body_overflow", |p| p.body_overflow = 3),

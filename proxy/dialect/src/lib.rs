@@ -111,6 +111,12 @@ impl Dialect {
         self.operation().is_some()
     }
 
+    /// Whether the answer is text that a model generates, token by token, after it has read a prompt.
+    #[must_use]
+    pub fn generates(self) -> bool {
+        matches!(self.operation(), Some("chat" | "text_completion"))
+    }
+
     /// Whether a request can name a model, in its path or its body.
     #[must_use]
     pub fn names_model(self) -> bool {

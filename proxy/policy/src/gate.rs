@@ -67,6 +67,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Late, Self::Promised, Self::Elsewhere];
+
     /// As it is written in a header and in a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {

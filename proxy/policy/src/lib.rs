@@ -6,6 +6,7 @@
 //! | which endpoint takes it? | [`pick`] | each attempt |
 //! | what of its prompt does an endpoint have? | [`prefix`] | each request; each change of what an engine holds |
 //! | may a request come in? | [`gate`] | its head has reached the server's sidecar |
+//! | what does an endpoint have before it? | [`ledger`] | at each event of a request, by the server's sidecar |
 //! | how fast is an endpoint? | [`speed`] | each chunk that comes from it |
 //! | is an endpoint ready? | [`health`] | a probe has ended |
 //! | where are a name's endpoints? | [`resolution`] | a look-up has ended |
@@ -18,6 +19,7 @@
 pub mod gate;
 pub mod health;
 pub mod judge;
+pub mod ledger;
 pub mod objective;
 pub mod pick;
 pub mod prefix;

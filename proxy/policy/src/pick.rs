@@ -3,8 +3,8 @@
 //! The caller describes each endpoint as a [`Candidate`]; the policy of the backend says how one is chosen. An endpoint that is
 //! ejected or not ready, was tried for this request already, or has as many requests as it may have, is never chosen, whatever the policy.
 //!
-//! Every policy reads the same candidates and draws. One that weighs more than requests in flight (uncached prompt tokens, load
-//! reports) adds fields to [`Candidate`] and an arm to [`pick`]; nothing else changes.
+//! Every policy reads the same candidates and draws; a new one is an arm of [`pick`]. Marginal cost needs to know what the request is
+//! and what each endpoint has said of itself: where either is missing, prompt tokens outstanding decide.
 
 pub mod cost;
 mod p2c;
@@ -14,13 +14,20 @@ use std::fmt;
 
 use penstock_model::snapshot::LoadBalancer;
 
+use self::cost::{Estimate, Terms, Weights};
+use crate::place;
+
 /// One endpoint, as seen when an attempt is about to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     /// Whether it may be chosen at all.
     pub standing: Standing,
     /// Requests that this sidecar has sent to it and that have not ended, to the last byte of the answer.
     pub in_flight: u32,
+    /// Prompt tokens of these requests.
+    pub tokens_in_flight: u64,
+    /// What placing the request there costs; `None` where the endpoint has no sidecar to tell, or the request has no prompt.
+    pub estimate: Option<Estimate>,
 }
 
 /// Whether an endpoint may be chosen.
@@ -32,7 +39,7 @@ pub enum Standing {
     Tried,
     /// It was put aside for ill health.
     Ejected,
-    /// It has not said that it is ready.
+    /// It has not said that it is ready, or takes no new requests.
     Unready,
 }
 
@@ -48,12 +55,23 @@ pub struct Draws {
 }
 
 /// The endpoint chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pick {
     /// Its place among the candidates.
     pub index: usize,
     /// Why this one.
     pub reason: Reason,
+    /// What was believed when costs decided.
+    pub believed: Option<Believed>,
+}
+
+/// Times to the first token on which a choice by cost was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Believed {
+    /// At the endpoint chosen.
+    pub terms: Terms,
+    /// The least of the others'; infinite where there is no other.
+    pub next_best_ms: f64,
 }
 
 /// Why an endpoint was chosen; the `reason` of `penstock_lb_picks_total`.
@@ -63,6 +81,10 @@ pub enum Reason {
     Only,
     /// It had the least load of those that were compared.
     LeastLoad,
+    /// Costs decided.
+    LeastCost,
+    /// By lot.
+    Lot,
     /// It was its turn.
     Turn,
 }
@@ -73,6 +95,8 @@ impl Reason {
         match self {
             Self::Only => "only",
             Self::LeastLoad => "least_load",
+            Self::LeastCost => "least_cost",
+            Self::Lot => "lot",
             Self::Turn => "turn",
         }
     }
@@ -114,16 +138,50 @@ pub fn pick(
     draws: Draws,
 ) -> Result<Pick, NoPick> {
     let open = Open { candidates, in_flight_max };
-    match open.count() {
-        0 => Err(open.why_none()),
-        1 => Ok(Pick { index: open.nth(0), reason: Reason::Only }),
-        count => Ok(match balancer {
-            LoadBalancer::P2c => Pick { index: p2c::choose(open, count, draws), reason: Reason::LeastLoad },
-            LoadBalancer::RoundRobin => {
-                Pick { index: round_robin::choose(open, count, draws.turn), reason: Reason::Turn }
-            }
-        }),
+    let count = open.count();
+    if count == 0 {
+        return Err(open.why_none());
     }
+    let (index, reason) = match balancer {
+        LoadBalancer::LeastCost => match least_cost(open, draws) {
+            Some((index, believed)) => {
+                let reason = if count == 1 { Reason::Only } else { Reason::LeastCost };
+                return Ok(Pick { index, reason, believed: Some(believed) });
+            }
+            None => (p2c::choose(open, count, draws, Open::tokens_in_flight), Reason::LeastLoad),
+        },
+        LoadBalancer::P2c => (p2c::choose(open, count, draws, Open::in_flight), Reason::LeastLoad),
+        LoadBalancer::LeastRequest => {
+            (p2c::least_of_all(open, draws.first, Open::in_flight), Reason::LeastLoad)
+        }
+        LoadBalancer::RoundRobin => (round_robin::choose(open, count, draws.turn), Reason::Turn),
+        LoadBalancer::Random => (open.nth(chosen(draws.first, count)), Reason::Lot),
+    };
+    Ok(Pick { index, reason: if count == 1 { Reason::Only } else { reason }, believed: None })
+}
+
+/// The place that costs draw, where they are known of all that are open.
+fn least_cost(open: Open<'_>, draws: Draws) -> Option<(usize, Believed)> {
+    let mut expected_ms = 0.0;
+    let mut costs_ms = vec![f64::INFINITY; open.candidates.len()];
+    for (index, candidate) in open.iter() {
+        let estimate = candidate.estimate?;
+        expected_ms += estimate.expected_ms;
+        costs_ms[index] = estimate.terms.total_ms();
+    }
+    let index = cost::choose(&costs_ms, expected_ms * Weights::CHOSEN.spread, draws.first)?;
+    let others = open.iter().filter(|(other, _)| *other != index);
+    let next_best_ms = others
+        .filter_map(|(_, candidate)| candidate.estimate)
+        .map(|estimate| estimate.terms.first_token_ms())
+        .fold(f64::INFINITY, f64::min);
+    let terms = open.candidates[index].estimate?.terms;
+    Some((index, Believed { terms, next_best_ms }))
+}
+
+/// One of `count`, by lot.
+fn chosen(draw: u64, count: usize) -> usize {
+    usize::try_from(place(draw, count as u64)).unwrap_or(0)
 }
 
 /// The candidates that can be chosen now. Found by counting, so that a pick allocates nothing.
@@ -152,8 +210,13 @@ impl<'a> Open<'a> {
         self.iter().nth(n).map_or(0, |(index, _)| index)
     }
 
-    fn in_flight(self, index: usize) -> u32 {
-        self.candidates[index].in_flight
+    fn in_flight(self, index: usize) -> u64 {
+        u64::from(self.candidates[index].in_flight)
+    }
+
+    fn tokens_in_flight(self, index: usize) -> u64 {
+        // A request without a prompt that is known is no nothing.
+        self.candidates[index].tokens_in_flight + self.in_flight(index)
     }
 
     fn why_none(self) -> NoPick {

@@ -90,6 +90,8 @@ pub struct Work {
 pub struct Load {
     /// Milliseconds until the step under way ends; 0 where there is none.
     pub step_left_ms: f64,
+    /// What that step still computes of prompts.
+    pub stepping: Work,
     /// Prompts, or parts of them, that wait for a later step.
     pub waiting: Work,
     /// Sequences that generate.

@@ -26,6 +26,8 @@ use crate::lifecycle::{self, Drained, Readiness};
 use crate::listen::conn::Direction;
 use crate::listen::{self, Listener};
 use crate::live::Live;
+use crate::load::engines::Engines;
+use crate::load::follow::Follower;
 use crate::log::Log;
 use crate::network::{Accept, Network};
 use crate::scrape::{Scraper, Scrapes};
@@ -70,6 +72,7 @@ pub struct App {
     identity: Arc<Identity>,
     sync: Sync,
     pool: Arc<Pool>,
+    stopping: watch::Sender<bool>,
     over: watch::Sender<bool>,
     sockets: Sockets,
     connections: Tasks,
@@ -114,17 +117,34 @@ impl App {
         let dial: Arc<dyn Dial> = Arc::clone(&network) as _;
         let pool = Arc::new(Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?);
         let (over, ends) = watch::channel(false);
-        let means = Means { pool: Arc::clone(&pool), telemetry: Arc::clone(&telemetry), over: ends };
+        let (stopping, draining) = watch::channel(false);
+        let follower = Follower { pool: Arc::clone(&pool), tasks: background.clone() };
+        let means =
+            Means { pool: Arc::clone(&pool), follower, telemetry: Arc::clone(&telemetry), over: ends };
         let shared = Arc::new(Shared {
             body_budget: BodyBudget::new(limits.body_held_bytes_total_max),
             workload,
             settings: Arc::clone(&settings),
             live,
             telemetry,
+            engines: Engines::new(Arc::clone(&scrapes)),
             scrapes,
+            draining,
             means: Arc::new(means),
         });
-        Ok(Self { settings, network, shared, identity, sync, pool, over, sockets, connections, background })
+        Ok(Self {
+            settings,
+            network,
+            shared,
+            identity,
+            sync,
+            pool,
+            stopping,
+            over,
+            sockets,
+            connections,
+            background,
+        })
     }
 
     /// Where the workload's requests are taken, if they are.
@@ -190,7 +210,7 @@ impl App {
     /// # Errors
     /// When TLS cannot be set up, a build defect.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<Drained> {
-        let (stopping, stopped) = watch::channel(false);
+        let stopped = self.stopping.subscribe();
         let (ending, ended) = watch::channel(false);
         let tls = listen::mutual_tls(&self.identity)?;
         self.background.spawn("identity", self.identified());
@@ -226,7 +246,7 @@ impl App {
         stop.await;
         let deadline = self.settings.load().drain_deadline;
         tracing::info!(?deadline, "draining: no new work, streams finish");
-        stopping.send_replace(true);
+        self.stopping.send_replace(true);
         let drained = lifecycle::drain(&self.connections, deadline, &self.over).await;
         ending.send_replace(true);
         self.background.cut();
@@ -352,5 +372,10 @@ async fn tidy(pool: Arc<Pool>, shared: Arc<Shared>) {
             }
         }
         pool.retain(|place| wanted.contains(place));
+        let served = |address| {
+            let mut applications = settings.inbound.iter().flat_map(|inbound| &inbound.applications);
+            applications.any(|application| application.endpoint == address)
+        };
+        shared.engines.retain(served);
     }
 }

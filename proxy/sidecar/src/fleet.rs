@@ -8,20 +8,26 @@ pub mod resolver;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_model::names::BackendId;
-use penstock_model::snapshot::{Backend, Endpoint, HealthCheck, HealthScope, Host, Policy, Snapshot};
+use penstock_model::snapshot::{
+    Backend, Endpoint, HealthCheck, HealthScope, Host, LoadBalancer, Policy, Snapshot,
+};
+use penstock_model::units::Moment;
 use penstock_policy::health::Belief;
-use penstock_policy::pick::{self, Candidate, Draws, NoPick, Reason, Standing};
+use penstock_policy::pick::cost::{Belief as LoadBelief, Prompt, Speed, Told};
+use penstock_policy::pick::{self, Believed, Candidate, Draws, NoPick, Reason, Standing};
 use penstock_policy::retry::RetryBudget;
 use penstock_policy::route::RouteTable;
 
 use self::health::Probed;
 use self::names::Known;
-use crate::seed;
+use crate::load::wire::Demand;
 use crate::upstream::origin::Origin;
+use crate::{clock, seed};
 
 /// Endpoints or names that a message tells of; there may be thousands.
 const SHOWN_MAX: usize = 3;
@@ -76,7 +82,14 @@ pub struct EndpointState {
     /// As decided.
     pub endpoint: Arc<Endpoint>,
     in_flight: AtomicU32,
+    /// Prompt tokens of these.
+    tokens_in_flight: AtomicU64,
     requests: AtomicU64,
+    /// When costs last decided for it, and whether its sidecar is listened to.
+    wanted_ns: AtomicU64,
+    is_followed: AtomicBool,
+    /// How loaded it is, where its sidecar tells.
+    load: Mutex<LoadBelief>,
     /// What probes have found, where it is probed.
     pub probed: Probed,
 }
@@ -86,6 +99,10 @@ impl EndpointState {
         Arc::new(Self {
             endpoint,
             in_flight: AtomicU32::new(0),
+            tokens_in_flight: AtomicU64::new(0),
+            wanted_ns: AtomicU64::new(0),
+            is_followed: AtomicBool::new(false),
+            load: Mutex::default(),
             requests: AtomicU64::new(0),
             probed: Probed::default(),
         })
@@ -100,14 +117,44 @@ impl EndpointState {
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
+
+    /// A request goes there by its cost; true if from here on the caller must listen to its sidecar, since nobody does.
+    pub fn is_wanted(&self, now: Moment) -> bool {
+        self.wanted_ns.store(now.0, Ordering::Relaxed);
+        !self.is_followed.swap(true, Ordering::AcqRel)
+    }
+
+    /// When one last went there.
+    pub fn wanted(&self) -> Moment {
+        Moment(self.wanted_ns.load(Ordering::Relaxed))
+    }
+
+    /// Nobody listens to its sidecar any more.
+    pub fn is_left(&self) {
+        self.is_followed.store(false, Ordering::Release);
+    }
+
+    /// Its sidecar has told how loaded it is.
+    pub fn told(&self, told: Told) {
+        self.load.lock().told(told, clock::now());
+    }
+
+    /// What its sidecar told last, and how long ago that was.
+    pub fn last_told(&self) -> Option<(Told, Duration)> {
+        let load = self.load.lock();
+        load.last().map(|(came, told)| (*told, clock::now().since(*came)))
+    }
 }
 
 /// One request's place at an endpoint; given back on drop.
 #[derive(Debug)]
 pub struct Ticket {
     state: Arc<EndpointState>,
+    tokens: u64,
     /// Why this endpoint.
     pub reason: Reason,
+    /// What was believed of it, where costs decided.
+    pub believed: Option<Believed>,
 }
 
 impl Ticket {
@@ -120,27 +167,43 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.state.tokens_in_flight.fetch_sub(self.tokens, Ordering::Relaxed);
     }
 }
 
+fn prompt_of(demand: Demand) -> Prompt {
+    Prompt { tokens: demand.size.tokens, cached_tokens: demand.size.cached_tokens }
+}
+
 impl BackendState {
-    /// Picks an endpoint that is not among `tried` and takes a place there.
+    /// Picks an endpoint that is not among `tried` and takes a place there. `demand` is known of requests for generated text.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn pick(&self, tried: &[Arc<EndpointState>]) -> Result<Ticket, NoPick> {
+    pub fn pick(&self, tried: &[Arc<EndpointState>], demand: Option<Demand>) -> Result<Ticket, NoPick> {
+        let now = clock::now();
+        let demand = demand.filter(|_| self.policy.load_balancer == LoadBalancer::LeastCost);
+        let presumed = demand.map(|_| self.presumed_speed());
         let candidates: Vec<Candidate> = self
             .endpoints
             .iter()
-            .map(|state| Candidate {
-                standing: if tried.iter().any(|other| Arc::ptr_eq(other, state)) {
-                    Standing::Tried
-                } else if self.readiness(state) == Belief::Ready {
-                    Standing::Usable
-                } else {
-                    Standing::Unready
-                },
-                in_flight: state.in_flight(),
+            .map(|state| {
+                let load = state.load.lock();
+                let prompt = demand.map(prompt_of).zip(presumed);
+                Candidate {
+                    standing: if tried.iter().any(|other| Arc::ptr_eq(other, state)) {
+                        Standing::Tried
+                    } else if self.readiness(state) == Belief::Ready && !load.is_draining() {
+                        Standing::Usable
+                    } else {
+                        Standing::Unready
+                    },
+                    in_flight: state.in_flight(),
+                    tokens_in_flight: state.tokens_in_flight.load(Ordering::Relaxed),
+                    estimate: prompt
+                        .filter(|_| state.endpoint.sidecar.is_some())
+                        .map(|(prompt, presumed)| load.estimate(prompt, &presumed, now)),
+                }
             })
             .collect();
         let draws = Draws {
@@ -151,9 +214,21 @@ impl BackendState {
         let in_flight_max = self.policy.requests_per_endpoint_max;
         let picked = pick::pick(self.policy.load_balancer, &candidates, in_flight_max, draws)?;
         let state = &self.endpoints[picked.index];
+        let tokens = demand.map_or(0, |demand| u64::from(demand.size.tokens));
         state.in_flight.fetch_add(1, Ordering::Relaxed);
+        state.tokens_in_flight.fetch_add(tokens, Ordering::Relaxed);
         state.requests.fetch_add(1, Ordering::Relaxed);
-        Ok(Ticket { state: Arc::clone(state), reason: picked.reason })
+        if let Some(demand) = demand {
+            state.load.lock().placed(prompt_of(demand), now);
+        }
+        Ok(Ticket { state: Arc::clone(state), tokens, reason: picked.reason, believed: picked.believed })
+    }
+
+    /// How fast an endpoint is taken to be that has not said so: as fast as another one of the backend.
+    fn presumed_speed(&self) -> Speed {
+        let told =
+            self.endpoints.iter().find_map(|state| state.load.lock().last().and_then(|(_, told)| told.speed));
+        told.unwrap_or_else(|| penstock_policy::speed::Speed::default().into())
     }
 
     /// How the endpoint is probed, if it is.

@@ -1,5 +1,6 @@
 //! A request from its head to its closed account. What happens is in the files below; this is their table of contents.
 
+mod admit;
 pub mod exchange;
 pub mod headers;
 pub(crate) mod hygiene;
@@ -9,15 +10,20 @@ mod relay;
 pub(crate) mod reply;
 mod route;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use penstock_model::names::ObjectName;
+use penstock_model::settings::Application;
 use penstock_policy::judge::Ending;
+use tokio::sync::watch;
 
 use self::exchange::Exchange;
 use crate::listen::caller::{Caller, CallerError};
 use crate::listen::conn::Direction;
 use crate::live::Live;
+use crate::load::engines::Engines;
+use crate::load::push;
 use crate::scrape::Scrapes;
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
@@ -40,8 +46,21 @@ pub struct Shared {
     pub body_budget: Arc<BodyBudget>,
     /// What applications say of their load.
     pub scrapes: Arc<Scrapes>,
+    /// The model servers beside this sidecar.
+    pub engines: Engines,
+    /// Turns true when nothing new is to be begun.
+    pub draining: watch::Receiver<bool>,
     /// How endpoints are reached.
     pub means: Arc<Means>,
+}
+
+impl Shared {
+    /// The application that callers know under `address`.
+    pub fn application(&self, address: SocketAddr) -> Option<Application> {
+        let settings = self.settings.load();
+        let mut applications = settings.inbound.iter().flat_map(|inbound| &inbound.applications);
+        applications.find(|application| application.endpoint == address).cloned()
+    }
 }
 
 /// Why a request did not go its way to the end.
@@ -72,6 +91,9 @@ pub enum Connection {
 
 /// Serves one request.
 pub async fn serve(shared: &Arc<Shared>, caller: &mut Caller) -> Connection {
+    if push::is_asked(caller) {
+        return Box::pin(push::serve(shared, caller)).await;
+    }
     // On the heap: it is large, and read by many.
     let mut exchange = Box::new(Exchange::new(shared));
     let (ending, connection) = match pass(caller, &mut exchange).await {

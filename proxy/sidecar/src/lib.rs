@@ -10,6 +10,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod listen;
 pub mod live;
+pub mod load;
 pub mod log;
 pub mod network;
 pub mod scrape;

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use penstock_policy::pick::cost::Told;
+
 use crate::clock;
 use crate::http::Shared;
 use crate::identity::Identity;
 use crate::live::Source;
+use crate::load::engines::Engine;
 use crate::scrape::Taken;
 use crate::tasks::Tasks;
 use crate::upstream::pool::Pool;
@@ -52,6 +55,20 @@ impl Vitals {
             streams: self.pool.streams(),
             held_bytes: self.shared.body_budget.held_bytes(),
         }
+    }
+
+    /// How the applications beside this sidecar stand, by the addresses under which callers know them.
+    pub fn load(&self) -> Vec<(SocketAddr, Told)> {
+        let told = |(address, engine): (SocketAddr, Arc<Engine>)| (address, engine.report(clock::now()));
+        self.shared.engines.all().into_iter().map(told).collect()
+    }
+
+    /// What this sidecar believes of endpoints, as far as they have said something.
+    pub fn believed(&self) -> Vec<(SocketAddr, Told)> {
+        let fleet = self.shared.live.load();
+        let endpoints = fleet.backends().flat_map(|backend| &backend.endpoints);
+        let told = endpoints.filter_map(|state| Some((state.endpoint.id.address, state.last_told()?.0)));
+        told.collect()
     }
 
     /// Connections that callers have open.

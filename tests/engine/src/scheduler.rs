@@ -303,6 +303,19 @@ impl Engine {
         }
     }
 
+    /// Prompt tokens that no step has taken yet, as of the last call. Of a request that waits, what is cached counts too.
+    pub fn prompt_tokens_pending(&self) -> u64 {
+        self.queue.iter().chain(&self.running).map(|slot| self.pending(*slot)).sum()
+    }
+
+    fn pending(&self, slot: Slot) -> u64 {
+        let sequence = &self.sequences[slot as usize];
+        match sequence.stage {
+            Stage::Waiting | Stage::Prefill => u64::from(sequence.target.saturating_sub(sequence.computed)),
+            Stage::Decode | Stage::Finishing | Stage::Leaving => 0,
+        }
+    }
+
     /// Prompt tokens that the prefix cache would spare a request which came in now; `block_hashes` as in [`Request`].
     ///
     /// Looking changes nothing, so a driver may ask for requests that it then sends elsewhere.

@@ -65,6 +65,8 @@ pub struct Load {
     pub running: usize,
     /// Sequences that wait for a place.
     pub waiting: usize,
+    /// Prompt tokens that no step has taken yet.
+    pub prompt_tokens_pending: u64,
     /// Requests accepted so far.
     pub accepted: u64,
     /// Of these, the ones whose caller left.
@@ -126,6 +128,7 @@ impl Server {
         self.live.survey(|survey| Load {
             running: survey.gauges.running as usize,
             waiting: survey.gauges.waiting as usize,
+            prompt_tokens_pending: survey.prompt_tokens_pending,
             accepted: survey.totals.accepted,
             aborted: survey.account.ended_abort,
         })

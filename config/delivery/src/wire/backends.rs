@@ -89,8 +89,11 @@ pub(super) fn read_endpoint(message: v1::Endpoint) -> Result<Resource, Misfit> {
 
 pub(super) fn write_policy(backend: &BackendId, policy: &Policy) -> v1::Policy {
     let load_balancer = match policy.load_balancer {
+        LoadBalancer::LeastCost => v1::LoadBalancer::LeastCost,
         LoadBalancer::P2c => v1::LoadBalancer::P2c,
+        LoadBalancer::LeastRequest => v1::LoadBalancer::LeastRequest,
         LoadBalancer::RoundRobin => v1::LoadBalancer::RoundRobin,
+        LoadBalancer::Random => v1::LoadBalancer::Random,
     };
     let body_overflow = match policy.body_overflow {
         BodyOverflow::Route => v1::BodyOverflow::Route,
@@ -105,6 +108,7 @@ pub(super) fn write_policy(backend: &BackendId, policy: &Policy) -> v1::Policy {
         requests_per_endpoint_max: policy.requests_per_endpoint_max,
         body_held_bytes_max: policy.body_held_bytes_max,
         body_overflow: body_overflow.into(),
+        queue_wait_max: Some(write_duration(policy.queue_wait_max)),
     }
 }
 
@@ -113,8 +117,11 @@ pub(super) fn read_policy(message: v1::Policy) -> Result<Resource, Misfit> {
     let policy = Policy {
         id: optional("document", message.document, read_name)?.map(PolicyId),
         load_balancer: match known("load_balancer", message.load_balancer)? {
+            v1::LoadBalancer::LeastCost => LoadBalancer::LeastCost,
             v1::LoadBalancer::P2c => LoadBalancer::P2c,
+            v1::LoadBalancer::LeastRequest => LoadBalancer::LeastRequest,
             v1::LoadBalancer::RoundRobin => LoadBalancer::RoundRobin,
+            v1::LoadBalancer::Random => LoadBalancer::Random,
             v1::LoadBalancer::Unspecified => return Err(unset("load_balancer")),
         },
         connect_timeout: nested("connect_timeout", message.connect_timeout, read_duration)?,
@@ -126,6 +133,8 @@ pub(super) fn read_policy(message: v1::Policy) -> Result<Resource, Misfit> {
             v1::BodyOverflow::Reject => BodyOverflow::Reject,
             v1::BodyOverflow::Unspecified => return Err(unset("body_overflow")),
         },
+        queue_wait_max: optional("queue_wait_max", message.queue_wait_max, read_duration)?
+            .unwrap_or(Policy::default().queue_wait_max),
     };
     Ok(Resource::Policy(backend, Arc::new(policy)))
 }

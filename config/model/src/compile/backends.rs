@@ -143,8 +143,11 @@ pub(super) fn lower_policy(document: &Document, spec: &BackendPolicySpec) -> Opt
     let policy = Policy {
         id: Some(PolicyId(document.name.clone())),
         load_balancer: match spec.load_balancer.as_ref().and_then(|balancer| balancer.policy) {
+            Some(LoadBalancerPolicy::LeastCost) => LoadBalancer::LeastCost,
             Some(LoadBalancerPolicy::P2c) => LoadBalancer::P2c,
+            Some(LoadBalancerPolicy::LeastRequest) => LoadBalancer::LeastRequest,
             Some(LoadBalancerPolicy::RoundRobin) => LoadBalancer::RoundRobin,
+            Some(LoadBalancerPolicy::Random) => LoadBalancer::Random,
             None => defaults.load_balancer,
         },
         connect_timeout: tcp
@@ -164,6 +167,11 @@ pub(super) fn lower_policy(document: &Document, spec: &BackendPolicySpec) -> Opt
             Some(OnOverflow::Reject) => BodyOverflow::Reject,
             None => defaults.body_overflow,
         },
+        queue_wait_max: spec
+            .queue
+            .as_ref()
+            .and_then(|queue| queue.max_wait.as_ref())
+            .map_or(defaults.queue_wait_max, Span::duration),
     };
     Some((BackendId(backend), policy))
 }

@@ -18,7 +18,6 @@ use crate::units::{ByteSize, Span, duration_text};
     ("loadSignals", Code::NotInThisVersion, "leave it out: load is counted by the sidecar itself"),
     ("outlierDetection", Code::NotInThisVersion, "leave it out"),
     ("retryConstraint", Code::NotInThisVersion, "leave it out: nothing is retried"),
-    ("queue", Code::NotInThisVersion, "leave it out, and bound the load with connectionPool.http.http2MaxRequests"),
     ("sessionPersistence", Code::NotInThisVersion, "leave it out"),
 ])))]
 pub struct BackendPolicySpec {
@@ -31,6 +30,26 @@ pub struct BackendPolicySpec {
     pub connection_pool: Option<ConnectionPool>,
     /// How much of a request's body is read before it is routed.
     pub request_body: Option<RequestBody>,
+    /// How long requests may wait for a model server.
+    pub queue: Option<Queue>,
+}
+
+/// How long requests may wait for a model server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-refused" = refusals(&[
+    ("maxRequests", Code::NotInThisVersion, "bound the load with connectionPool.http.http2MaxRequests"),
+    ("maxTokens", Code::NotInThisVersion, "bound the time instead, with queue.maxWait"),
+])))]
+pub struct Queue {
+    /// Longest time that a request may be expected to wait before its prompt is computed, `1ms` to `1h`. Where it would be longer at every
+    /// endpoint the caller gets 429 at once. A caller asks for less with `x-llm-d-slo-ttft-ms`.
+    #[schemars(extend(
+        "default" = duration_text(Policy::default().queue_wait_max),
+        "x-at-least" = "1ms",
+        "x-at-most" = "1h"
+    ))]
+    pub max_wait: Option<Span>,
 }
 
 /// What a policy is about.
@@ -75,18 +94,25 @@ pub enum PolicyTargetKind {
     ("slowStart", Code::NotInThisVersion, "leave it out"),
 ])))]
 pub struct LoadBalancerSpec {
-    /// Default: `P2C`.
+    /// Default: `LeastCost`.
     pub policy: Option<LoadBalancerPolicy>,
 }
 
 /// A way to choose an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LoadBalancerPolicy {
+    /// Where the request costs everybody least, by what endpoints' sidecars say of their load and speed. Where they say nothing, the
+    /// less loaded of two drawn at random, by prompt tokens outstanding.
+    LeastCost,
     /// The less loaded of two drawn at random, by requests in flight.
     #[serde(rename = "P2C")]
     P2c,
+    /// The least loaded of all, by requests in flight.
+    LeastRequest,
     /// One after the other.
     RoundRobin,
+    /// By lot.
+    Random,
 }
 
 /// Bounds on connections and requests, in the words of Istio's DestinationRule.

@@ -163,18 +163,21 @@ pub struct Policy {
     pub body_held_bytes_max: u64,
     /// What happens to a request whose model is not known by then.
     pub body_overflow: BodyOverflow,
+    /// Longest time that a request may be expected to wait at an endpoint before its prompt is computed.
+    pub queue_wait_max: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
             id: None,
-            load_balancer: LoadBalancer::P2c,
+            load_balancer: LoadBalancer::LeastCost,
             connect_timeout: Duration::from_secs(1), // what Linkerd and Envoy's guides use inside a cluster
             streams_per_connection_max: 100,         // the usual limit that HTTP/2 servers announce
             requests_per_endpoint_max: 1_024,        // Envoy's circuit breaker default
             body_held_bytes_max: 16 << 20,           // longest agent turns seen are 9 to 12 MiB
             body_overflow: BodyOverflow::Route,
+            queue_wait_max: Duration::from_secs(60), // a tenth of what the official SDKs wait for an answer
         }
     }
 }
@@ -182,11 +185,18 @@ impl Default for Policy {
 /// How an endpoint is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub enum LoadBalancer {
-    /// The less loaded of two drawn at random, by requests in flight.
+    /// Where the request costs everybody least, by what endpoints' sidecars say of their load and speed. Without that, the less loaded of
+    /// two drawn at random, by prompt tokens outstanding.
     #[default]
+    LeastCost,
+    /// The less loaded of two drawn at random, by requests in flight.
     P2c,
+    /// The least loaded of all, by requests in flight.
+    LeastRequest,
     /// One after the other.
     RoundRobin,
+    /// By lot.
+    Random,
 }
 
 /// What happens to a request whose body limit is reached before the model is known.

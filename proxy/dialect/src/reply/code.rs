@@ -33,6 +33,8 @@ pub enum ErrorCode {
     NoEndpoints,
     /// Retries are spent and no attempt has answered.
     RetryBudget,
+    /// The sidecar of one model server does not let the request in: it would come too late there. Other sidecars choose again.
+    Refused,
     /// The sidecar is shutting down.
     Draining,
     /// The request's time is over.
@@ -41,7 +43,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, ordered by status.
-    pub const ALL: [ErrorCode; 17] = [
+    pub const ALL: [ErrorCode; 18] = [
         ErrorCode::BadRequest,
         ErrorCode::Denied,
         ErrorCode::NoRoute,
@@ -57,6 +59,7 @@ impl ErrorCode {
         ErrorCode::NoBackend,
         ErrorCode::NoEndpoints,
         ErrorCode::RetryBudget,
+        ErrorCode::Refused,
         ErrorCode::Draining,
         ErrorCode::Deadline,
     ];
@@ -80,6 +83,7 @@ impl ErrorCode {
             ErrorCode::UpstreamReset => "upstream_reset",
             ErrorCode::NoEndpoints => "no_endpoints",
             ErrorCode::RetryBudget => "retry_budget",
+            ErrorCode::Refused => "refused",
             ErrorCode::Draining => "draining",
             ErrorCode::Deadline => "deadline",
         }
@@ -100,9 +104,11 @@ impl ErrorCode {
             ErrorCode::HeaderTooLarge => 431,
             ErrorCode::Internal | ErrorCode::InvalidBackend => 500,
             ErrorCode::Connect | ErrorCode::UpstreamReset => 502,
-            ErrorCode::NoBackend | ErrorCode::NoEndpoints | ErrorCode::RetryBudget | ErrorCode::Draining => {
-                503
-            }
+            ErrorCode::NoBackend
+            | ErrorCode::NoEndpoints
+            | ErrorCode::RetryBudget
+            | ErrorCode::Refused
+            | ErrorCode::Draining => 503,
             ErrorCode::Deadline => 504,
         }
     }
@@ -125,6 +131,7 @@ impl ErrorCode {
             | ErrorCode::UpstreamReset
             | ErrorCode::NoEndpoints
             | ErrorCode::RetryBudget
+            | ErrorCode::Refused
             | ErrorCode::Draining => grpc::UNAVAILABLE,
             ErrorCode::Deadline => grpc::DEADLINE_EXCEEDED,
         }
@@ -183,6 +190,7 @@ mod tests {
             "503 no_backend 14",
             "503 no_endpoints 14",
             "503 retry_budget 14",
+            "503 refused 14",
             "503 draining 14",
             "504 deadline 4",
         ];

@@ -18,10 +18,12 @@
 //!
 //! Numbers in, numbers out: where reports come from and who learns the speed is not known here.
 
+mod belief;
 mod level;
 mod placements;
 mod weights;
 
+pub use belief::{Belief, Estimate, Told};
 pub use level::choose;
 pub use placements::Placements;
 pub use weights::Weights;

@@ -4,32 +4,38 @@
 //! least loaded would fill it at once. Up to four endpoints two draws leave too much to chance, so all are compared; there too a
 //! tie is drawn, never given to the first.
 
-use super::{Draws, Open};
-use crate::place;
+use super::{Draws, Open, chosen};
 
 /// Most endpoints of which all are compared (as Envoy's notes on small clusters advise).
 const SCANNED_MAX: usize = 4;
 
-/// `count` is the number of open candidates, at least 1.
-pub(super) fn choose(open: Open<'_>, count: usize, draws: Draws) -> usize {
-    if count <= SCANNED_MAX { least_of_all(open, draws.first) } else { less_of_two(open, count, draws) }
+/// `count` is the number of open candidates, at least 1; `load` is that of one of them.
+pub(super) fn choose<'a>(
+    open: Open<'a>,
+    count: usize,
+    draws: Draws,
+    load: fn(Open<'a>, usize) -> u64,
+) -> usize {
+    if count <= SCANNED_MAX {
+        least_of_all(open, draws.first, load)
+    } else {
+        less_of_two(open, count, draws, load)
+    }
 }
 
-fn least_of_all(open: Open<'_>, draw: u64) -> usize {
-    let least = open.iter().map(|(_, candidate)| candidate.in_flight).min().unwrap_or(0);
-    let tied = || open.iter().filter(|(_, candidate)| candidate.in_flight == least);
-    tied().nth(position(draw, tied().count())).map_or(0, |(index, _)| index)
+/// The least loaded of all, ties by lot.
+pub(super) fn least_of_all<'a>(open: Open<'a>, draw: u64, load: fn(Open<'a>, usize) -> u64) -> usize {
+    let least = open.iter().map(|(index, _)| load(open, index)).min().unwrap_or(0);
+    let tied = || open.iter().filter(|(index, _)| load(open, *index) == least);
+    let count = tied().count();
+    tied().nth(chosen(draw, count)).map_or(0, |(index, _)| index)
 }
 
-fn less_of_two(open: Open<'_>, count: usize, draws: Draws) -> usize {
-    let one = position(draws.first, count);
+fn less_of_two<'a>(open: Open<'a>, count: usize, draws: Draws, load: fn(Open<'a>, usize) -> u64) -> usize {
+    let one = chosen(draws.first, count);
     // Drawn from the others, so that the two always differ.
-    let other = position(draws.second, count - 1);
+    let other = chosen(draws.second, count - 1);
     let other = if other >= one { other + 1 } else { other };
     let (one, other) = (open.nth(one), open.nth(other));
-    if open.in_flight(other) < open.in_flight(one) { other } else { one }
-}
-
-fn position(draw: u64, count: usize) -> usize {
-    usize::try_from(place(draw, count as u64)).unwrap_or(0)
+    if load(open, other) < load(open, one) { other } else { one }
 }

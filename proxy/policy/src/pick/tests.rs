@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-use LoadBalancer::{P2c, RoundRobin};
+use LoadBalancer::{LeastCost, LeastRequest, P2c, Random, RoundRobin};
 use Standing::{Ejected, Tried, Unready, Usable};
 
 const IN_FLIGHT_MAX: u32 = 10;
@@ -13,8 +13,20 @@ fn draws(first: f64, second: f64, turn: u64) -> Draws {
 }
 
 fn usable(in_flight: &[u32]) -> Vec<Candidate> {
-    in_flight.iter().map(|&in_flight| Candidate { standing: Usable, in_flight }).collect()
+    in_flight.iter().map(|&in_flight| candidate(Usable, in_flight)).collect()
 }
+
+fn candidate(standing: Standing, in_flight: u32) -> Candidate {
+    Candidate { standing, in_flight, tokens_in_flight: 0, estimate: None }
+}
+
+fn costing(first_token_ms: f64, others_ms: f64, expected_ms: f64) -> Candidate {
+    let terms = Terms { wait_ms: first_token_ms, others_ms, ..Terms::default() };
+    let estimate = Some(Estimate { terms, expected_ms, age_ms: Some(0.0) });
+    Candidate { estimate, ..candidate(Usable, 0) }
+}
+
+const ALL: [LoadBalancer; 5] = [LeastCost, P2c, LeastRequest, RoundRobin, Random];
 
 fn check(
     balancer: LoadBalancer,
@@ -23,14 +35,14 @@ fn check(
     expected: Result<(usize, Reason), NoPick>,
 ) {
     let candidates: Vec<_> =
-        candidates.iter().map(|&(standing, in_flight)| Candidate { standing, in_flight }).collect();
+        candidates.iter().map(|&(standing, in_flight)| candidate(standing, in_flight)).collect();
     let picked = pick(balancer, &candidates, IN_FLIGHT_MAX, draws).map(|pick| (pick.index, pick.reason));
     assert_eq!(picked, expected, "{balancer:?} {candidates:?} {draws:?}");
 }
 
 #[test]
 fn the_reason_for_picking_nothing_names_what_would_help() {
-    for balancer in [P2c, RoundRobin] {
+    for balancer in ALL {
         let none = |candidates: &[_], why| check(balancer, candidates, draws(0.5, 0.5, 7), Err(why));
         none(&[], NoPick::NoEndpoints);
         none(&[(Ejected, 0)], NoPick::NoEndpoints);
@@ -44,7 +56,7 @@ fn the_reason_for_picking_nothing_names_what_would_help() {
 
 #[test]
 fn the_only_one_that_can_be_chosen_is() {
-    for balancer in [P2c, RoundRobin] {
+    for balancer in ALL {
         for turn in 0..3 {
             let candidates = [(Usable, 10), (Ejected, 0), (Usable, 9), (Tried, 0), (Unready, 0)];
             check(balancer, &candidates, draws(0.9, 0.9, turn), Ok((2, Reason::Only)));
@@ -85,6 +97,57 @@ fn among_many_the_less_loaded_of_two_is_chosen() {
 }
 
 #[test]
+fn the_least_requests_of_all_are_chosen_however_many_endpoints_there_are() {
+    let candidates: Vec<_> = (0..9).map(|n| (Usable, if n == 6 { 1 } else { 2 })).collect();
+    for first in [0.0, 0.5, 0.99] {
+        check(LeastRequest, &candidates, draws(first, 0.3, 0), Ok((6, Reason::LeastLoad)));
+    }
+}
+
+#[test]
+fn a_lot_is_drawn_over_what_can_be_chosen() {
+    let candidates = [(Usable, 0), (Ejected, 0), (Usable, 9), (Usable, 10), (Usable, 0)];
+    for (first, index) in [(0.0, 0), (0.34, 2), (0.67, 4), (0.99, 4)] {
+        check(Random, &candidates, draws(first, 0.0, 0), Ok((index, Reason::Lot)));
+    }
+}
+
+#[test]
+fn the_cost_to_everybody_decides_and_what_was_believed_is_told() {
+    // The second answers soonest, and would take most from those who are there.
+    let candidates = [costing(100.0, 100.0, 0.0), costing(50.0, 300.0, 0.0), costing(120.0, 90.0, 0.0)];
+    let picked = pick(LeastCost, &candidates, IN_FLIGHT_MAX, draws(0.5, 0.5, 0)).unwrap();
+    assert_eq!((picked.index, picked.reason), (0, Reason::LeastCost));
+    let believed = picked.believed.unwrap();
+    assert_eq!((believed.terms.first_token_ms(), believed.next_best_ms), (100.0, 50.0));
+}
+
+#[test]
+fn where_others_have_placed_meanwhile_costs_are_levelled() {
+    let candidates = [costing(0.0, 0.0, 60.0), costing(10.0, 0.0, 0.0), costing(50.0, 0.0, 0.0)];
+    let index = |first| pick(LeastCost, &candidates, IN_FLIGHT_MAX, draws(first, 0.5, 0)).unwrap().index;
+    // Half of 60 ms fills up to 20: shares 20 and 10.
+    assert_eq!([index(0.1), index(0.66), index(0.67), index(0.99)], [0, 0, 1, 1]);
+}
+
+#[test]
+fn where_an_endpoint_tells_nothing_outstanding_tokens_decide() {
+    let with = |tokens_in_flight| Candidate { tokens_in_flight, ..candidate(Usable, 1) };
+    let mut candidates = vec![costing(0.0, 0.0, 0.0), with(5_000), with(200), with(9_000)];
+    candidates[0].tokens_in_flight = 700;
+    let picked = pick(LeastCost, &candidates, IN_FLIGHT_MAX, draws(0.5, 0.5, 0)).unwrap();
+    assert_eq!((picked.index, picked.reason, picked.believed), (2, Reason::LeastLoad, None));
+}
+
+#[test]
+fn the_only_one_left_has_nothing_better_beside_it() {
+    let candidates = [costing(5.0, 0.0, 0.0), Candidate { standing: Tried, ..costing(1.0, 0.0, 0.0) }];
+    let picked = pick(LeastCost, &candidates, IN_FLIGHT_MAX, draws(0.5, 0.5, 0)).unwrap();
+    assert_eq!((picked.index, picked.reason), (0, Reason::Only));
+    assert_eq!(picked.believed.map(|believed| believed.next_best_ms), Some(f64::INFINITY));
+}
+
+#[test]
 fn turns_go_round_over_what_can_be_chosen() {
     let candidates = [(Usable, 0), (Ejected, 0), (Usable, 9), (Usable, 10), (Usable, 0)];
     for (turn, index) in [(0, 0), (1, 2), (2, 4), (3, 0), (u64::MAX, 0)] {
@@ -112,7 +175,7 @@ fn equal_endpoints_get_equal_shares() {
 
 fn any_candidate() -> impl Strategy<Value = Candidate> {
     (prop_oneof![6 => Just(Usable), 1 => Just(Tried), 1 => Just(Ejected)], 0u32..13)
-        .prop_map(|(standing, in_flight)| Candidate { standing, in_flight })
+        .prop_map(|(standing, in_flight)| candidate(standing, in_flight))
 }
 
 fn any_draws() -> impl Strategy<Value = Draws> {
@@ -124,7 +187,7 @@ proptest! {
     fn what_cannot_be_chosen_never_is(
         candidates in prop::collection::vec(any_candidate(), 0..12),
         draws in any_draws(),
-        balancer in prop_oneof![Just(P2c), Just(RoundRobin)],
+        balancer in prop::sample::select(ALL.to_vec()),
     ) {
         let is_open = |c: &Candidate| c.standing == Usable && c.in_flight < IN_FLIGHT_MAX;
         match pick(balancer, &candidates, IN_FLIGHT_MAX, draws) {

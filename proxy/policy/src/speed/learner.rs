@@ -81,15 +81,27 @@ pub struct Track {
     /// Its time to the first token, where it had an idle engine for itself.
     idle_ms: Option<f64>,
     context_tokens: f64,
-    /// The step in which it sent its last chunk, and the stretch that contains its prompt.
+    /// The step in which it sent its last chunk, and the stretch that contains its prompt, if one does.
     step: u64,
-    period: u32,
+    period: Option<u32>,
+}
+
+impl Track {
+    /// How long its first token was expected to take when it was sent.
+    pub fn expected(&self) -> Duration {
+        span(self.expected_ms)
+    }
+
+    /// Whether its first token has come, or counts as having come.
+    pub fn is_generating(&self) -> bool {
+        matches!(self.stage, Stage::Generating { .. })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Prompt,
-    Generating,
+    Generating { is_seen: bool },
 }
 
 /// Learns one engine's speed.
@@ -110,6 +122,8 @@ pub struct Learner {
     prompts_since: Moment,
     arrivals: u64,
     sequences: u32,
+    /// Those of the sequences whose tokens are seen one by one; the answers of the others come as a whole.
+    watched: u32,
     context_tokens: f64,
     /// Number of the step under way, its start, and the starts as they were seen, newest first.
     step: u64,
@@ -145,6 +159,7 @@ impl Learner {
             prompts_since: Moment(0),
             arrivals: 0,
             sequences: 0,
+            watched: 0,
             context_tokens: 0.0,
             step: 0,
             step_start: Moment(0),
@@ -163,6 +178,11 @@ impl Learner {
         &self.speed
     }
 
+    /// Whether steps were seen by which what was assumed has been corrected as a whole.
+    pub fn has_seen_steps(&self) -> bool {
+        self.first_steps >= FIRST_STEPS
+    }
+
     /// Mean of |observed − expected| / observed of late, for steps without prompts; 1 before there was any.
     pub fn step_error(&self) -> f64 {
         self.step_error
@@ -179,14 +199,16 @@ impl Learner {
         let mut left_ms = self.step_left_ms(&queue, start, now);
         // Where nobody generates the ends of steps are not seen, and are as the constants say.
         for _ in 0..UNSEEN_STEPS_MAX {
-            let is_next = |ready: &Moment| self.sequences == 0 && left_ms <= 0.0 && *ready <= now;
+            let is_next = |ready: &Moment| self.watched == 0 && left_ms <= 0.0 && *ready <= now;
             let Some(ready) = queue.ready().filter(is_next) else { break };
             start = (start + span(self.step_ms(&queue))).max(ready);
             queue.start_step(start, self.speed.room(0));
             left_ms = self.step_left_ms(&queue, start, now);
         }
+        let step_ms = self.step_ms(&queue);
         Load {
             step_left_ms: left_ms,
+            stepping: queue.in_step().times(if step_ms > 0.0 { (left_ms / step_ms).min(1.0) } else { 0.0 }),
             waiting: queue.open(),
             sequences: self.sequences,
             context_tokens: self.context_tokens,
@@ -204,7 +226,7 @@ impl Learner {
             self.is_held_up = false;
             self.prompts_since = now;
         }
-        if is_alone && self.sequences == 0 {
+        if is_alone && self.watched == 0 {
             // An idle engine starts a step as soon as the prompt has reached its scheduler.
             self.step_start = ready;
             self.queue.start_step(ready, self.speed.room(0));
@@ -223,7 +245,7 @@ impl Learner {
             idle_ms: None,
             context_tokens: 0.0,
             step: 0,
-            period: 0,
+            period: None,
         }
     }
 
@@ -242,12 +264,19 @@ impl Learner {
 
     /// Its answer ended, or its caller left. `size` is what the engine said of the prompt.
     pub fn ended(&mut self, track: &Track, size: Option<Size>, now: Moment) {
-        if track.stage == Stage::Prompt {
-            self.prompt_left(track, now);
-            return;
-        }
+        let unseen_tokens = match track.stage {
+            Stage::Prompt => {
+                self.prompt_left(track, now);
+                return;
+            }
+            Stage::Generating { is_seen: true } => {
+                self.watched = self.watched.saturating_sub(1);
+                0.0
+            }
+            Stage::Generating { is_seen: false } => self.step.saturating_sub(track.step) as f64,
+        };
         self.sequences = self.sequences.saturating_sub(1);
-        let context_tokens = (self.context_tokens - track.context_tokens).max(0.0);
+        let context_tokens = (self.context_tokens - track.context_tokens - unseen_tokens).max(0.0);
         self.context_tokens = if self.sequences == 0 { 0.0 } else { context_tokens };
         let exact = size.map_or(track.work, |size| Work::of(size.tokens, size.cached_tokens));
         if let Some(took_ms) = track.idle_ms {
@@ -257,8 +286,46 @@ impl Learner {
             tokens: exact.tokens - track.work.tokens,
             attention_doubled: exact.attention_doubled - track.work.attention_doubled,
         };
-        if let Some(period) = self.periods.ended(track.period, correction) {
+        if let Some(number) = track.period
+            && let Some(period) = self.periods.ended(number, correction)
+        {
             self.judge(&period);
+        }
+    }
+
+    /// Its answer comes as a whole: from now on its prompt counts as computed. Nothing is learned from the step in which it was.
+    pub fn first_token_unseen(&mut self, track: &mut Track, now: Moment) {
+        if track.stage != Stage::Prompt {
+            return;
+        }
+        track.stage = Stage::Generating { is_seen: false };
+        track.step = self.step;
+        track.context_tokens = track.tokens;
+        self.sequences += 1;
+        self.context_tokens += track.tokens;
+        self.close_prompt(track);
+        self.periods.open().is_tainted = true;
+        if self.prompts_open == 0 {
+            self.turn_period();
+            if self.watched == 0 {
+                self.step_start = now;
+            }
+        }
+    }
+
+    /// The whole answer of one whose tokens were not seen came, `tokens` of them. Where nobody else's are seen either, that it took
+    /// longer or shorter than expected is all that tells of a speed.
+    pub fn whole_answer(&mut self, track: &Track, tokens: u32, now: Moment) {
+        if self.watched > 0 || tokens == 0 {
+            return;
+        }
+        let token_ms = self.speed.token_ms(self.sequences.max(1), self.context_tokens);
+        let expected_ms = track.expected_ms + f64::from(tokens - 1) * token_ms;
+        let took_ms = millis(now.since(track.sent));
+        if self.first_steps < FIRST_STEPS {
+            self.first_sight(took_ms / expected_ms.max(1e-3));
+        } else if let Some(factor) = self.step_change.see(took_ms, expected_ms) {
+            self.slow_down(factor);
         }
     }
 
@@ -267,7 +334,7 @@ impl Learner {
         self.periods.open().is_tainted = true;
         if self.prompts_open == 0 {
             self.turn_period();
-            if self.sequences == 0 {
+            if self.watched == 0 {
                 self.step_start = now;
             }
         }
@@ -283,23 +350,25 @@ impl Learner {
     fn first_token(&mut self, track: &mut Track, now: Moment) {
         // Within a step's burst of chunks it is one of them; alone it is the end of a step.
         let beside_ms = self.speed.token_ms(self.sequences, self.context_tokens);
-        let is_end = self.sequences == 0 || millis(now.since(self.step_start)) > 0.5 * beside_ms;
+        let is_end = self.watched == 0 || millis(now.since(self.step_start)) > 0.5 * beside_ms;
         if is_end {
             let unseen = (track.work.tokens / self.speed.room(0)).ceil().max(1.0);
-            self.end_step(if self.sequences == 0 { unseen } else { 1.0 }, now);
+            self.end_step(if self.watched == 0 { unseen } else { 1.0 }, now);
         } else {
             self.learn_chunk(now);
         }
         self.compare(track, now);
         if track.is_alone && self.arrivals == track.arrival {
-            match self.sequences {
+            match self.watched {
+                0 if self.sequences > 0 => {}
                 0 => track.idle_ms = Some(millis(now.since(track.sent))),
                 _ => self.learn_front_end(track, is_end),
             }
         }
-        track.stage = Stage::Generating;
+        track.stage = Stage::Generating { is_seen: true };
         track.context_tokens = track.tokens;
         self.sequences += 1;
+        self.watched += 1;
         self.context_tokens += track.tokens;
         self.close_prompt(track);
         if is_end {
@@ -309,7 +378,7 @@ impl Learner {
         period.outstanding += 1;
         period.prompts += 1;
         period.work = period.work.plus(track.work);
-        track.period = period.number;
+        track.period = Some(period.number);
         let is_long = period.work.tokens >= PERIOD_STEPS * self.speed.step_tokens_max;
         if self.prompts_open == 0 || is_long {
             self.turn_period();
@@ -359,7 +428,10 @@ impl Learner {
     fn end_step(&mut self, steps: f64, now: Moment) {
         let took_ms = millis(now.since(self.step_start));
         let x = [1.0, self.context_tokens * 1e-3];
-        let is_unseen = self.sequences == 0;
+        let is_unseen = self.watched == 0;
+        let unwatched = self.sequences - self.watched;
+        self.periods.open().is_tainted |= unwatched > 0;
+        self.context_tokens += f64::from(unwatched);
         let may_have_prompts = is_unseen || self.prompts_open > 0 && self.prompts_since <= self.step_start;
         if may_have_prompts {
             let period = self.periods.open();
@@ -419,7 +491,7 @@ impl Learner {
     /// slowdown under which no step is without prompts, though not to learn from, nor to tell a faster engine from an idle queue.
     fn watch_step(&mut self, took_ms: f64) {
         let is_full = self.queue.in_step().tokens >= 0.5 * self.speed.room(self.sequences);
-        if self.sequences == 0 || self.periods_judged < JUDGED_MIN || !is_full || self.is_held_up {
+        if self.watched == 0 || self.periods_judged < JUDGED_MIN || !is_full || self.is_held_up {
             return;
         }
         let expected_ms = self.step_ms(&self.queue);
@@ -471,7 +543,9 @@ impl Learner {
     }
 
     fn learn_step_size(&mut self, period: &Period) {
-        let (steps, tokens) = (period.steps, period.work.tokens + period.sequences);
+        // Steps that should have found nothing left, and did: the engine computes less in one than was thought.
+        let steps = period.steps + f64::from(period.idle_steps);
+        let tokens = period.work.tokens + period.sequences;
         if period.prompts != 1 || period.is_unseen || steps < SIZED_STEPS_MIN {
             return;
         }

@@ -15,8 +15,10 @@ use penstock_model::names::{BackendId, ParentId};
 use penstock_model::snapshot::SloTarget;
 use penstock_model::units::Moment;
 use penstock_policy::judge::{self, Answer, Class, Ending, Grpc, Outcome};
+use penstock_policy::ledger::{Shape, Told as Said};
 use penstock_policy::objective::{self, Count, Finished};
 use penstock_policy::route::Matched;
+use penstock_policy::speed::Size;
 use prometheus::Histogram;
 
 use super::Shared;
@@ -25,6 +27,8 @@ use crate::clock;
 use crate::fleet::Fleet;
 use crate::listen::conn::{Arrival, Direction};
 use crate::listen::line::Line;
+use crate::load::engines::{Engine, Refused, Stay};
+use crate::load::wire;
 use crate::scrape::Serving;
 use crate::seed;
 use crate::telemetry::access_log::Entry;
@@ -70,6 +74,12 @@ pub struct Exchange {
     pub request_bytes: u64,
     /// Inbound: the application has it, and is looked at while it has.
     pub serving: Option<Serving>,
+    /// Inbound: the application's account.
+    pub engine: Option<Arc<Engine>>,
+    /// Its place in it.
+    pub stay: Option<Stay>,
+    /// Why it was not given one.
+    pub refusal: Option<Refused>,
     answered: Answered,
     account: Option<Account>,
 }
@@ -184,6 +194,9 @@ impl Exchange {
             failure: None,
             request_bytes: 0,
             serving: None,
+            engine: None,
+            stay: None,
+            refusal: None,
             answered: Answered::default(),
             account: None,
             shared: Arc::clone(shared),
@@ -248,7 +261,11 @@ impl Exchange {
             content_type: text("content-type"),
             content_encoding: text("content-encoding"),
         };
-        self.answered.meter = Some(Meter::new(self.dialect(), head));
+        let meter = Meter::new(self.dialect(), head);
+        if let Some(stay) = &self.stay {
+            stay.answered(if meter.is_stream() { Shape::Stream } else { Shape::Whole }, clock::now());
+        }
+        self.answered.meter = Some(meter);
     }
 
     /// A part of the answer passes.
@@ -259,7 +276,39 @@ impl Exchange {
         let now = clock::now();
         self.answered.bytes += bytes.len() as u64;
         self.answered.first_byte.get_or_insert(now);
+        let before = self.content_events();
         self.read_answer(|meter, on_gap| meter.chunk(bytes, now.0, on_gap));
+        let tokens = self.content_events() - before;
+        if let Some(stay) = self.stay.as_ref().filter(|_| tokens > 0) {
+            stay.tokens(u32::try_from(tokens).unwrap_or(u32::MAX), now);
+        }
+    }
+
+    fn content_events(&self) -> u64 {
+        self.answered.meter.as_ref().map_or(0, |meter| meter.reading().content_events)
+    }
+
+    /// Inbound: tells the caller's sidecar how loaded the application is.
+    pub fn tell_load(&self, fields: &mut HeaderMap) {
+        if let Some(engine) = &self.engine {
+            fields.insert(wire::LOAD, wire::write_load(&engine.report(clock::now())));
+        }
+        if let Some(Refused { refusal, terms }) = self.refusal {
+            fields.insert(wire::REFUSED, wire::write_refusal(refusal, terms.first_token_ms()));
+        }
+    }
+
+    /// The application's account of it is closed, with what was told of its size.
+    fn leave_engine(&mut self) {
+        let Some(stay) = self.stay.take() else { return };
+        let reading = self.answered.meter.as_ref().map(|meter| *meter.reading()).unwrap_or_default();
+        let usage = reading.usage.unwrap_or_default();
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let size = usage
+            .input
+            .map(|tokens| Size { tokens: small(tokens), cached_tokens: small(usage.cached.unwrap_or(0)) });
+        let output_tokens = small(usage.output.unwrap_or(reading.content_events));
+        stay.end(Said { size, output_tokens }, clock::now());
     }
 
     fn read_answer(&mut self, read: impl FnOnce(&mut Meter, &mut dyn FnMut(u64))) {
@@ -295,6 +344,7 @@ impl Exchange {
     pub fn end(&mut self, ending: Ending) {
         let Some(account) = self.account.take() else { return };
         self.read_answer(|meter, on_gap| meter.end(clock::now().0, on_gap));
+        self.leave_engine();
         let Some(asked) = self.asked.take() else { return };
         asked.arrival.head.request_ended();
         asked.arrival.line.close();

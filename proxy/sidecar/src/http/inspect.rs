@@ -1,5 +1,7 @@
 //! Reads a request body until its model is known, within bounds, and keeps an eye on the rest as it passes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -10,11 +12,15 @@ use penstock_model::snapshot::BodyOverflow;
 use tokio::time::timeout;
 
 use super::exchange::{Body, Exchange};
-use super::headers;
+use super::{Stop, headers};
 use crate::listen::caller::{Caller, CallerError};
 use crate::listen::line::STALL_MAX;
 use crate::upstream::call::Failure;
 
+/// Bytes of a request that are held until it is known what it demands; so much travels with the head.
+const PROMPT_HELD_MAX: u64 = 64 << 10;
+/// Longest wait for more of them.
+const PROMPT_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// SGLang's name for `content-encoding`.
 const SGLANG_ENCODING: &str = "x-body-compressed";
 
@@ -91,12 +97,44 @@ pub(super) async fn hold_until_model_known(
     }
 }
 
+/// Holds so much of the body as tells how much it demands of a model server: all of it, up to [`PROMPT_HELD_MAX`].
+///
+/// # Errors
+/// When the client leaves or breaks the framing.
+pub(super) async fn hold_prompt(caller: &mut Caller, exchange: &mut Exchange) -> Result<(), Stop> {
+    while !exchange.is_held_whole && exchange.request_bytes < PROMPT_HELD_MAX {
+        // One that pauses is sent on as far as it is there.
+        let Ok(read) = timeout(PROMPT_PAUSE_MAX, caller.body()).await else { return Ok(()) };
+        let Some(chunk) = read? else {
+            exchange.is_held_whole = true;
+            return Ok(());
+        };
+        let bytes = chunk.len();
+        body_passes(&chunk, exchange)?;
+        exchange.held.push_back(chunk);
+        exchange.is_held_whole = caller.is_body_done();
+        if !exchange.held_memory.grow(bytes) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// A chunk of the request's body passes.
+///
+/// # Errors
+/// When the request must be broken off.
+pub(super) fn body_passes(bytes: &Bytes, exchange: &mut Exchange) -> Result<(), Stop> {
+    exchange.request_bytes += bytes.len() as u64;
+    refuse_defect(exchange, bytes).map_err(Stop::Refused)
+}
+
 /// Looks at a chunk that passes. Where no rule went by the model, a body that is not what the path promises is the application's own
 /// business.
 ///
 /// # Errors
 /// When the request must be broken off: a rule went by the model, and the body can be read in another way.
-pub(super) fn refuse_defect(exchange: &mut Exchange, chunk: &Bytes) -> Result<(), Failure> {
+fn refuse_defect(exchange: &mut Exchange, chunk: &Bytes) -> Result<(), Failure> {
     let progress = scan(exchange, chunk);
     if exchange.is_model_decisive && matches!(progress, Progress::Conflict | Progress::Malformed) {
         return Err(defect(exchange));

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE,
 };
@@ -17,7 +16,7 @@ use penstock_policy::rewrite;
 use super::exchange::{self, Asked, Chosen, Exchange};
 use super::headers::{self, BACKEND, REQUEST_ID, SDK_RETRIES, SWITCHED, TARGET, WIRE, WIRE_VERSION};
 use super::inspect::{self, Held};
-use super::{Stop, hygiene, reply, route};
+use super::{Stop, admit, hygiene, reply, route};
 use crate::clock;
 use crate::listen::caller::Caller;
 use crate::listen::conn::Direction;
@@ -84,13 +83,7 @@ pub(super) fn refuse_ambiguity(caller: &Caller, exchange: &Exchange) -> Result<(
 pub(super) fn choose_application(caller: &Caller, exchange: &mut Exchange) -> Result<(), Stop> {
     let fields = &caller.head().headers;
     let named = headers::text(fields, &TARGET).and_then(|text| text.parse::<SocketAddr>().ok());
-    let settings = exchange.shared.settings.load();
-    let found = settings
-        .inbound
-        .iter()
-        .flat_map(|inbound| &inbound.applications)
-        .find(|application| Some(application.endpoint) == named)
-        .cloned();
+    let found = named.and_then(|address| exchange.shared.application(address));
     let Some(application) = found else {
         let message = match headers::text(fields, &TARGET) {
             Some(target) => format!("this sidecar serves no application at `{}`", target.escape_debug()),
@@ -103,10 +96,11 @@ pub(super) fn choose_application(caller: &Caller, exchange: &mut Exchange) -> Re
     if !caller.head().method.is_safe() || exchange.upgrade.is_some() {
         exchange.serving = exchange.shared.scrapes.serve(application.endpoint);
     }
+    let engine = exchange.shared.engines.of(&application);
     let target = Target::Application(application);
     exchange.chosen = Some(Chosen { parent: None, rule: None, split_index: None, target, backend });
     inspect::begin(exchange, fields);
-    Ok(())
+    admit::let_in(exchange, &engine, fields).map_err(Stop::Refused)
 }
 
 /// Outbound: parent, then the model if a rule asks for it, then the rule.
@@ -133,6 +127,10 @@ pub(super) async fn choose_backend(caller: &mut Caller, exchange: &mut Exchange)
         state.retries().lock().arrived(arrival_of(fields), clock::now());
     }
     exchange.chosen = Some(chosen);
+    if admit::needs_demand(exchange) {
+        invite_body(caller).await?;
+        inspect::hold_prompt(caller, exchange).await?;
+    }
     Ok(())
 }
 
@@ -170,6 +168,8 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
         return Err(Stop::Refused(Failure::new(ErrorCode::Internal, "the request was not routed")));
     };
     let is_body_done = caller.is_body_done();
+    let demand = admit::demand(exchange, &caller.head().headers);
+    let promise = admit::promise(exchange, &caller.head().headers);
     let head = head(caller, asked, chosen).map_err(Stop::Refused)?;
     let rule = chosen.rule.as_ref().map(|matched| matched.rule());
     let deadline = rule.and_then(|rule| rule.timeout_request).filter(|span| !span.is_zero());
@@ -192,6 +192,8 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
         upgrade: exchange.upgrade,
         error_dialect: exchange.error_dialect(),
         deadline: deadline.map(|span| exchange.started + span),
+        demand,
+        promise,
         attempt_timeout,
     };
     Ok((call, head))
@@ -222,15 +224,6 @@ fn head(caller: &mut Caller, asked: &Asked, chosen: &Chosen) -> Result<Head, Fai
     let target = target
         .ok_or_else(|| Failure::new(ErrorCode::BadRequest, "the request has no path that can be sent on"))?;
     Ok(Head { method: request.method.clone(), target, authority, headers: fields })
-}
-
-/// A chunk of the request's body passes.
-///
-/// # Errors
-/// When the request must be broken off.
-pub(super) fn body_passes(bytes: &Bytes, exchange: &mut Exchange) -> Result<(), Stop> {
-    exchange.request_bytes += bytes.len() as u64;
-    inspect::refuse_defect(exchange, bytes).map_err(Stop::Refused)
 }
 
 /// What the request asks the connection to become. Other protocols than WebSocket are not offered: their `upgrade` field is taken off,
@@ -291,6 +284,9 @@ pub(super) fn answer_passes(caller: &mut Caller, head: &mut response::Parts, exc
     }
     if exchange.direction() == Direction::Inbound {
         fields.insert(WIRE, WIRE_VERSION);
+        if is_final {
+            exchange.tell_load(fields);
+        }
     }
     if is_final {
         exchange.answer_began(status.as_u16(), fields);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::Response;
 
 use super::exchange::Exchange;
-use super::{Stop, headers, prepare};
+use super::{Stop, headers, inspect, prepare};
 use crate::listen::caller::{Caller, CallerError, Then};
 use crate::upstream::attempt::Part;
 use crate::upstream::call::Failure;
@@ -167,7 +167,7 @@ fn hand_up(came: Came, caller: &mut Caller, exchange: &mut Exchange) -> Result<b
     let came = came?;
     let is_end = came.is_none();
     if let Some(bytes) = came {
-        prepare::body_passes(&bytes, exchange)?;
+        inspect::body_passes(&bytes, exchange)?;
         exchange.upload_more(bytes);
     }
     if is_end || caller.is_body_done() {

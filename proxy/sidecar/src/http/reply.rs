@@ -17,8 +17,8 @@ use crate::upstream::call::Failure;
 
 /// What is read and thrown away of a refused HTTP/1.1 upload, so that a reset does not overtake the answer.
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(200);
-/// When a refused caller should come again; the queue's drain rate is not known here.
-const RETRY_AFTER_S: u32 = 1;
+/// When a refused caller should come again, where nobody knows better.
+const RETRY_AFTER_MS: u64 = 1_000;
 
 /// Answers with an error.
 ///
@@ -49,11 +49,13 @@ pub(super) async fn send(
             fields.insert(UNPROCESSED, HeaderValue::from_static("1"));
         }
         fields.insert(WIRE, WIRE_VERSION);
+        exchange.tell_load(fields);
     }
     if matches!(failure.code, ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::Draining) {
-        fields.insert(RETRY_AFTER, RETRY_AFTER_S.into());
+        let after_ms = failure.retry_after.map_or(RETRY_AFTER_MS, |after| after.as_millis() as u64);
+        fields.insert(RETRY_AFTER, after_ms.div_ceil(1_000).max(1).into());
         let pushback = if is_grpc { "grpc-retry-pushback-ms" } else { "retry-after-ms" };
-        fields.insert(pushback, (RETRY_AFTER_S * 1_000).into());
+        fields.insert(pushback, after_ms.max(1).into());
     }
     let connection = ready_for_another(caller).await;
     if is_grpc {

@@ -83,6 +83,8 @@ pub struct Metrics {
     pub retries: IntCounterVec,
     /// Endpoints picked, by the reason for the choice.
     pub picks: IntCounterVec,
+    /// Requests that a model server's sidecar did not let in, by reason: at that sidecar, and at those of callers.
+    pub refusals: IntCounterVec,
     /// Good and bad events of each objective.
     pub slo_events: IntCounterVec,
     /// Requests in flight, by endpoint.
@@ -225,6 +227,11 @@ impl Metrics {
                 "penstock_lb_picks_total",
                 "Endpoints picked.",
                 &["backend_namespace", "backend_name", "reason"],
+            )?,
+            refusals: declare.counters(
+                "penstock_refusals_total",
+                "Requests that the sidecar of a model server did not let in, before anything was computed.",
+                &["direction", "backend_namespace", "backend_name", "reason"],
             )?,
             slo_events: declare.counters(
                 "penstock_slo_events_total",

@@ -115,6 +115,15 @@ pub async fn attempt(
     }
 }
 
+/// Asks by way of a connection that is there.
+///
+/// # Errors
+/// When it is closing, or there is no answer.
+pub async fn beside(lease: Lease, head: Head, call: &Call) -> Result<(Response<()>, Answer), Failed> {
+    let sender = lease.sender().ready().await.map_err(|error| Failed::http2(&error, Sent::Nothing))?;
+    over_http2(sender, lease, Carrier::Mesh, head, call).await
+}
+
 async fn over_http2(
     mut sender: SendRequest<Bytes>,
     lease: Lease,
@@ -237,6 +246,13 @@ impl Answer {
                     None => Part::End(connection.take_trailers()),
                 }))
             }
+        }
+    }
+
+    /// It is no request's answer: it takes no request's place on the connection.
+    pub fn step_aside(&mut self) {
+        if let Self::Http2 { lease, .. } = self {
+            lease.step_aside();
         }
     }
 

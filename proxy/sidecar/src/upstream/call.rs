@@ -14,6 +14,7 @@ use penstock_model::units::Moment;
 use super::upload::{BodyBudget, Held, Upload};
 use crate::fleet::BackendState;
 use crate::listen::line::Line;
+use crate::load::wire::Demand;
 
 /// One logical request on its way to an endpoint.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ pub struct Call {
     pub error_dialect: Dialect,
     /// When all of it must be over.
     pub deadline: Option<Moment>,
+    /// What it demands of a model server, where it asks for generated text.
+    pub demand: Option<Demand>,
+    /// When its first token was promised, or is worth waiting for.
+    pub promise: Promise,
     /// Longest time of one attempt, from its start to the end of its answer.
     pub attempt_timeout: Option<Duration>,
 }
@@ -48,9 +53,22 @@ impl Call {
             upgrade: None,
             error_dialect: Dialect::Http,
             deadline: None,
+            demand: None,
+            promise: Promise::default(),
             attempt_timeout: None,
         }
     }
+}
+
+/// How long a first token may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Promise {
+    /// From now on, by the caller's own word.
+    pub first_token: Option<Duration>,
+    /// From each token to the next, by the caller's own word.
+    pub token: Option<Duration>,
+    /// Waiting alone, before the prompt is computed.
+    pub wait: Option<Duration>,
 }
 
 /// How the caller asks for WebSocket.
@@ -99,12 +117,20 @@ pub struct Failure {
     pub code: ErrorCode,
     /// The message for people.
     pub message: String,
+    /// When the caller should come again, where that can be told.
+    pub retry_after: Option<Duration>,
 }
 
 impl Failure {
     /// A failure.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// The same, to be tried again after `span`.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self { retry_after: Some(span), ..self }
     }
 }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use penstock_model::units::Moment;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -120,6 +120,8 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Shelf {
     open: Mutex<Vec<Arc<Shared>>>,
+    /// Told of each that is added.
+    opened: Notify,
     dialling: tokio::sync::Mutex<()>,
     /// What was spoken on the connection dialled last, where that is the endpoint's choice.
     chose_http1: AtomicBool,
@@ -154,18 +156,28 @@ struct Idle {
 
 /// A place on a shared connection; given back on drop.
 #[derive(Debug)]
-pub struct Lease(Arc<Shared>);
+pub struct Lease {
+    shared: Arc<Shared>,
+    is_counted: bool,
+}
 
 impl Lease {
     /// Sends requests.
     pub fn sender(&self) -> SendRequest<Bytes> {
-        self.0.sender.clone()
+        self.shared.sender.clone()
+    }
+
+    /// Goes on without a place: what it is for is no request, and must not keep requests out.
+    pub fn step_aside(&mut self) {
+        if std::mem::take(&mut self.is_counted) {
+            self.shared.streams.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+        self.step_aside();
     }
 }
 
@@ -220,6 +232,19 @@ impl Pool {
         }
     }
 
+    /// A place on a shared connection that somebody else's request has opened, or opens; none is dialled, and none is too full.
+    pub async fn companion(&self, place: &Place) -> Lease {
+        let shelf = Arc::clone(self.shared.lock().entry(place.clone()).or_default());
+        loop {
+            let mut opened = std::pin::pin!(shelf.opened.notified());
+            opened.as_mut().enable();
+            if let Some(lease) = shelf.room(u32::MAX) {
+                return lease;
+            }
+            opened.await;
+        }
+    }
+
     /// A connection that is open and has room.
     fn at_hand(&self, place: &Place, terms: Terms) -> Option<Link> {
         let kept = || self.kept(place).map(Link::Single);
@@ -264,7 +289,8 @@ impl Pool {
                     shelf.chose_http1.store(false, Ordering::Relaxed);
                     let shared = Arc::new(Shared { sender, streams: AtomicU32::new(1) });
                     shelf.open.lock().push(Arc::clone(&shared));
-                    Ok(Link::Shared(Lease(shared)))
+                    shelf.opened.notify_waiters();
+                    Ok(Link::Shared(Lease { shared, is_counted: true }))
                 }
                 Fresh::Http1(wire) => {
                     shelf.chose_http1.store(true, Ordering::Relaxed);
@@ -278,7 +304,7 @@ impl Pool {
     /// Removes a connection that has turned out to be closing.
     pub fn discard(&self, place: &Place, lease: &Lease) {
         if let Some(shelf) = self.shared.lock().get(place) {
-            shelf.open.lock().retain(|open| !Arc::ptr_eq(open, &lease.0));
+            shelf.open.lock().retain(|open| !Arc::ptr_eq(open, &lease.shared));
         }
     }
 
@@ -466,7 +492,7 @@ impl Shelf {
         });
         let fullest = usable.max_by_key(|shared| shared.streams.load(Ordering::Acquire))?;
         fullest.streams.fetch_add(1, Ordering::AcqRel);
-        Some(Lease(Arc::clone(fullest)))
+        Some(Lease { shared: Arc::clone(fullest), is_counted: true })
     }
 }
 

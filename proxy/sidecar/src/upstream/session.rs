@@ -8,34 +8,44 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
 use penstock_model::units::Moment;
+use penstock_policy::gate::{Patience, REFUSALS_MAX, Refusal};
 use penstock_policy::pick::NoPick;
+use penstock_policy::pick::cost::Weights;
 use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
 use super::attempt::{self, Answer, Failed, Head, Part};
-use super::call::{Call, Failure, Target};
+use super::call::{Call, Failure, Promise, Target};
 use super::place::{Carrier, Place};
 use super::pool::{Pool, Terms};
 use crate::clock;
 use crate::fleet::{EndpointState, Ticket};
 use crate::http::headers::{self, UNPROCESSED};
 use crate::http::reply;
+use crate::load::follow::Follower;
+use crate::load::wire::{self, REFUSED};
 use crate::telemetry::Telemetry;
 
 /// How the application beside the sidecar is reached: it is on the same host.
-const LOCAL_TERMS: Terms = Terms { connect_timeout: std::time::Duration::from_secs(1), streams_max: 1_000 };
+const LOCAL_TERMS: Terms = Terms { connect_timeout: Duration::from_secs(1), streams_max: 1_000 };
+
+/// Longest time after which a refused caller is asked to come again.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// What all logical requests share.
 #[derive(Debug)]
 pub struct Means {
     /// Connections to endpoints.
     pub pool: Arc<Pool>,
+    /// Hears how endpoints stand.
+    pub follower: Follower,
     /// Where retries are told.
     pub telemetry: Arc<Telemetry>,
     /// Turns true when what still runs must end.
@@ -106,6 +116,7 @@ impl LogicalRequest {
 
     async fn attempts(&mut self) -> Result<Response<()>, Failure> {
         let mut retries = 0;
+        let mut refusals = 0;
         let mut last = None;
         loop {
             let (place, terms, ticket) = match self.next_place() {
@@ -116,9 +127,25 @@ impl LogicalRequest {
             self.call.trail.attempt(endpoint.unwrap_or(place.address));
             let attempt_deadline = self.call.attempt_timeout.map(|span| clock::now() + span);
             let deadline = earlier(self.call.deadline, attempt_deadline);
-            let head = self.head_for(ticket.as_ref(), retries + 1);
+            let head = self.head_for(ticket.as_ref(), retries + u32::from(refusals) + 1, refusals);
             let sent = attempt::attempt(&self.means.pool, &place, terms, head, &self.call);
-            let failed = match bounded(deadline, sent).await {
+            let sent = bounded(deadline, sent).await;
+            if let (Ok(Ok((response, _))), Some(ticket)) = (&sent, &ticket)
+                && place.carrier == Carrier::Mesh
+                && let Some(told) = wire::read_load(response.headers())
+            {
+                ticket.endpoint().told(told);
+            }
+            let failed = match sent {
+                Ok(Ok((response, _))) if place.carrier == Carrier::Mesh && is_refused(&response) => {
+                    last = Some(self.refused(&place, &response));
+                    refusals += 1;
+                    // What comes next has nothing of the refused attempt: no retry is made of it, and none is taken from the budget.
+                    if refusals > REFUSALS_MAX || !self.call.upload.rewind() {
+                        return Err(last.unwrap_or_else(drained));
+                    }
+                    continue;
+                }
                 Ok(Ok((response, answer))) if !is_unprocessed(&response, &place) => {
                     self.running = Some(Running::new(answer, place, deadline, ticket));
                     return Ok(self.accept(response));
@@ -221,7 +248,7 @@ impl LogicalRequest {
             Target::Nowhere => Err(Failure::new(ErrorCode::Internal, "a redirect was sent on")),
             Target::Application(application) => Ok((Place::of_application(application), LOCAL_TERMS, None)),
             Target::Backend(state) => {
-                let ticket = state.pick(&self.tried).map_err(|none| {
+                let ticket = state.pick(&self.tried, self.call.demand).map_err(|none| {
                     let code = match none {
                         NoPick::NoEndpoints => ErrorCode::NoEndpoints,
                         NoPick::AllFull => ErrorCode::Overloaded,
@@ -243,22 +270,70 @@ impl LogicalRequest {
                     connect_timeout: state.policy.connect_timeout,
                     streams_max: state.policy.streams_per_connection_max,
                 };
+                if ticket.believed.is_some() {
+                    self.means.follower.want(ticket.endpoint(), &place);
+                }
                 Ok((place, terms, Some(ticket)))
             }
         }
     }
 
     /// The head with what only the chosen endpoint's sidecar is told.
-    fn head_for(&mut self, ticket: Option<&Ticket>, attempt: u32) -> Head {
+    fn head_for(&mut self, ticket: Option<&Ticket>, attempt: u32, refusals: u8) -> Head {
         let mut head = self.head.clone();
         if let Some(ticket) = ticket {
             self.tried.push(Arc::clone(ticket.endpoint()));
             let endpoint = &ticket.endpoint().endpoint;
             if endpoint.sidecar.is_some() {
                 head.address(&endpoint.id, attempt);
+                if let Some(demand) = self.call.demand {
+                    let promise = self.call.promise;
+                    // Only who was promised a first token has something that others could break.
+                    let token = promise.first_token.and(promise.token);
+                    wire::write_demand(&mut head.headers, demand, self.patience(ticket, refusals), token);
+                }
             }
         }
         head
+    }
+
+    /// How long the endpoint chosen may take; `None` where costs did not decide, and any time is as good.
+    fn patience(&self, ticket: &Ticket, refusals: u8) -> Option<Patience> {
+        let believed = ticket.believed?;
+        let millis = |span: Duration| span.as_secs_f64() * 1e3;
+        let Promise { first_token, wait, .. } = self.call.promise;
+        let left = self.call.deadline.map(|deadline| deadline.since(clock::now()));
+        let own_ms = believed.terms.own_ms;
+        let promised_ms = [first_token.map(millis), wait.map(|wait| millis(wait) + own_ms), left.map(millis)]
+            .into_iter()
+            .flatten()
+            .fold(f64::INFINITY, f64::min);
+        let is_last = refusals >= REFUSALS_MAX || believed.next_best_ms.is_infinite();
+        Some(if is_last {
+            Patience::at_last(promised_ms)
+        } else {
+            let believed_ms = believed.terms.first_token_ms();
+            Patience::while_others(believed_ms, believed.next_best_ms, promised_ms, &Weights::CHOSEN)
+        })
+    }
+
+    /// A refusal is counted; gives the answer, should it have been the last.
+    fn refused(&self, place: &Place, response: &Response<()>) -> Failure {
+        let (reason, first_token_ms) = wire::read_refusal(response.headers()).unwrap_or_default();
+        if let Target::Backend(state) = &self.call.target {
+            let id = &state.backend.id.0;
+            let labels = ["outbound", &*id.namespace, &*id.name, reason.map_or("other", Refusal::as_str)];
+            self.means.telemetry.metrics.refusals.with_label_values(&labels).inc();
+        }
+        let after = first_token_ms.map(|ms| Duration::from_millis(ms.into()).min(RETRY_AFTER_MAX));
+        let when =
+            after.map_or_else(|| "later".to_owned(), |after| format!("after {:.1} s", after.as_secs_f64()));
+        let message = format!(
+            "no endpoint of the backend can answer in time; the last one asked, {}, would give its first token {when}",
+            place.address
+        );
+        let failure = Failure::new(ErrorCode::Overloaded, message);
+        after.map_or(failure.clone(), |after| failure.after(after))
     }
 
     /// Whether another attempt follows a fault. Takes it from the budget if so.
@@ -368,6 +443,11 @@ fn timed_out() -> Failed {
 
 fn busy() -> Fault {
     Fault { side: Side::Upstream, kind: Kind::Busy, sent: Sent::Something }
+}
+
+/// The endpoint's sidecar does not let the request in.
+fn is_refused(response: &Response<()>) -> bool {
+    response.headers().contains_key(REFUSED) && response.headers().contains_key(UNPROCESSED)
 }
 
 /// Only another sidecar is believed.

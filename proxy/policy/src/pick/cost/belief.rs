@@ -1,0 +1,168 @@
+//! What one sidecar believes of an endpoint: its last report, grown old, with what this sidecar has sent since.
+//!
+//! ```text
+//!   report ── aged ──► + own placements since ──► cost of the next one
+//! ```
+
+use std::time::Duration;
+
+use penstock_model::units::Moment;
+
+use super::{Placements, Prompt, Report, Speed, Terms, Weights, terms};
+
+/// How long ago a report was made when it comes, and a request that was sent in that time is not in it. A round trip within a data
+/// centre; where it takes longer, a placement is forgotten that much too early.
+const ON_ITS_WAY: Duration = Duration::from_millis(2);
+
+/// A report as it travels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Told {
+    /// Tells one life of the endpoint's sidecar from the next.
+    pub instance: u32,
+    /// Grows with each report of one life.
+    pub sequence: u64,
+    /// Whether the endpoint takes no new requests.
+    pub draining: bool,
+    /// How it stands.
+    pub report: Report,
+    /// How fast it is; `None` while it has not shown it.
+    pub speed: Option<Speed>,
+}
+
+/// What a placement would cost, and how much of that may have changed since.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// The terms of its cost.
+    pub terms: Terms,
+    /// Milliseconds of work that others are expected to have placed since the report.
+    pub expected_ms: f64,
+    /// Age of the report in milliseconds; `None` where there was none.
+    pub age_ms: Option<f64>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Belief {
+    last: Option<(Moment, Told)>,
+    placements: Placements,
+}
+
+impl Belief {
+    /// A report came. One that is older than the last is left out; false then.
+    pub fn told(&mut self, told: Told, now: Moment) -> bool {
+        if let Some((_, last)) = &self.last
+            && last.instance == told.instance
+            && told.sequence <= last.sequence
+        {
+            return false;
+        }
+        self.last = Some((now, told));
+        self.placements.reported(Moment(now.0.saturating_sub(ON_ITS_WAY.as_nanos() as u64)));
+        true
+    }
+
+    /// A request was sent there.
+    pub fn placed(&mut self, prompt: Prompt, now: Moment) {
+        self.placements.add(now, prompt);
+    }
+
+    /// Forgets everything: the endpoint cannot be reached, and what it last said is no longer so.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The last report and when it came.
+    pub fn last(&self) -> Option<&(Moment, Told)> {
+        self.last.as_ref()
+    }
+
+    /// Whether it has said that it takes no new requests.
+    pub fn is_draining(&self) -> bool {
+        self.last.is_some_and(|(_, told)| told.draining)
+    }
+
+    /// What placing `prompt` there costs, as far as is known at `now`. An endpoint that has said nothing yet is taken to be idle but for
+    /// what was sent there; one that has not shown how fast it is, to be as fast as `presumed`.
+    pub fn estimate(&self, prompt: Prompt, presumed: &Speed, now: Moment) -> Estimate {
+        let (report, speed, age_ms) = match &self.last {
+            Some((came, told)) => {
+                let age_ms = now.since(*came).as_secs_f64() * 1e3;
+                let speed = told.speed.unwrap_or(*presumed);
+                (told.report.after(age_ms, &speed), speed, Some(age_ms))
+            }
+            None => (Report::default(), *presumed, None),
+        };
+        let expected_ms = age_ms.unwrap_or(0.0) * report.arriving.min(1.0);
+        let terms = terms(&self.placements.onto(report), &speed, prompt, &Weights::CHOSEN);
+        Estimate { terms, expected_ms, age_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::speed;
+
+    const PROMPT: Prompt = Prompt { tokens: 1_000, cached_tokens: 0 };
+    const SECOND: u64 = 1_000_000_000;
+
+    fn told(instance: u32, sequence: u64, prompt_tokens_pending: f64) -> Told {
+        let report = Report { prompt_tokens_pending, ..Report::default() };
+        Told { instance, sequence, draining: false, report, speed: None }
+    }
+
+    fn presumed() -> Speed {
+        speed::Speed::default().into()
+    }
+
+    fn wait_ms(belief: &Belief, now: Moment) -> f64 {
+        belief.estimate(PROMPT, &presumed(), now).terms.wait_ms
+    }
+
+    #[test]
+    fn an_endpoint_that_has_said_nothing_is_idle_but_for_what_was_sent() {
+        let mut belief = Belief::default();
+        let idle_ms = wait_ms(&belief, Moment(0));
+        belief.placed(PROMPT, Moment(0));
+        assert!(wait_ms(&belief, Moment(0)) > idle_ms);
+        assert_eq!(belief.estimate(PROMPT, &presumed(), Moment(0)).age_ms, None);
+    }
+
+    #[test]
+    fn an_older_report_changes_nothing_and_a_new_life_begins_anew() {
+        let mut belief = Belief::default();
+        assert!(belief.told(told(1, 5, 500.0), Moment(SECOND)));
+        assert!(!belief.told(told(1, 4, 900.0), Moment(SECOND + 1)));
+        assert!(!belief.told(told(1, 5, 900.0), Moment(SECOND + 1)));
+        assert_eq!(belief.last().map(|(_, told)| told.report.prompt_tokens_pending), Some(500.0));
+        assert!(belief.told(told(2, 1, 0.0), Moment(SECOND + 2)));
+        assert_eq!(belief.last().map(|(_, told)| told.report.prompt_tokens_pending), Some(0.0));
+    }
+
+    #[test]
+    fn a_report_contains_what_was_sent_well_before_it_came() {
+        let mut belief = Belief::default();
+        belief.placed(PROMPT, Moment(SECOND));
+        belief.placed(PROMPT, Moment(SECOND + ON_ITS_WAY.as_nanos() as u64));
+        belief.told(told(1, 1, 0.0), Moment(SECOND + ON_ITS_WAY.as_nanos() as u64 + 1));
+        let one = {
+            let mut belief = Belief::default();
+            belief.placed(PROMPT, Moment(0));
+            wait_ms(&belief, Moment(0))
+        };
+        let now = Moment(SECOND + ON_ITS_WAY.as_nanos() as u64 + 1);
+        assert!((wait_ms(&belief, now) - one).abs() < 1e-9, "{} {one}", wait_ms(&belief, now));
+    }
+
+    #[test]
+    fn an_old_report_says_less_and_leaves_room_for_what_others_have_sent() {
+        let mut belief = Belief::default();
+        let mut busy = told(1, 1, 20_000.0);
+        busy.report.arriving = 0.5;
+        belief.told(busy, Moment(0));
+        let [early, late] = [0, SECOND / 5].map(|now| belief.estimate(PROMPT, &presumed(), Moment(now)));
+        assert!(late.terms.wait_ms < early.terms.wait_ms);
+        assert_eq!((early.expected_ms, late.expected_ms), (0.0, 100.0));
+        assert_eq!(late.age_ms, Some(200.0));
+    }
+}

@@ -1,0 +1,101 @@
+//! What a request demands of a model server, and whether it comes in there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use penstock_dialect::reply::ErrorCode;
+use penstock_model::snapshot::LoadBalancer;
+use penstock_policy::ledger::Shape;
+use penstock_policy::speed::Size;
+
+use super::exchange::Exchange;
+use super::headers;
+use crate::clock;
+use crate::load::engines::Engine;
+use crate::load::wire::{self, Demand};
+use crate::upstream::call::{Failure, Promise, Target};
+
+/// How long a first token may take, in milliseconds, by the caller's word: llm-d's field, and its older spelling.
+const FIRST_TOKEN: [&str; 2] = ["x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"];
+/// The same between tokens.
+const TOKEN: [&str; 2] = ["x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"];
+
+/// Inbound: gives the request a place in the application's account.
+///
+/// # Errors
+/// When it would come too late here: the caller's sidecar chooses again.
+pub(super) fn let_in(
+    exchange: &mut Exchange,
+    engine: &Arc<Engine>,
+    fields: &HeaderMap,
+) -> Result<(), Failure> {
+    let demand = wire::read_demand(fields).filter(|_| exchange.dialect().generates());
+    exchange.engine = Some(Arc::clone(engine));
+    let Some(demand) = demand else { return Ok(()) };
+    let now = clock::now();
+    match engine.offer(demand, wire::read_patience(fields), wire::read_promise(fields, now), now) {
+        Ok(stay) => {
+            exchange.stay = Some(stay);
+            Ok(())
+        }
+        Err(refused) => {
+            let reason = refused.refusal.as_str();
+            exchange.refusal = Some(refused);
+            let backend = exchange.chosen.as_ref().and_then(|chosen| chosen.backend.as_ref());
+            let (namespace, name) = backend.map_or(("", ""), |id| (&*id.0.namespace, &*id.0.name));
+            let labels = ["inbound", namespace, name, reason];
+            exchange.shared.telemetry.metrics.refusals.with_label_values(&labels).inc();
+            let message = format!(
+                "the first token would take {:.0} ms here, longer than the caller's sidecar waits ({reason})",
+                refused.terms.first_token_ms()
+            );
+            Err(Failure::new(ErrorCode::Refused, message))
+        }
+    }
+}
+
+/// Outbound: whether an endpoint is chosen by what the request demands.
+pub(super) fn needs_demand(exchange: &Exchange) -> bool {
+    let target = exchange.chosen.as_ref().map(|chosen| &chosen.target);
+    let Some(Target::Backend(state)) = target else { return false };
+    state.policy.load_balancer == LoadBalancer::LeastCost
+        && exchange.dialect().generates()
+        && exchange.upgrade.is_none()
+}
+
+/// Outbound: what the request demands, as far as its body has come. `None` where that is not asked or cannot be read.
+pub(super) fn demand(exchange: &Exchange, fields: &HeaderMap) -> Option<Demand> {
+    if !needs_demand(exchange) {
+        return None;
+    }
+    let facts = exchange.scanner.as_ref()?.0.facts();
+    let seen = facts.prompt_tokens_estimate();
+    let length = headers::text(fields, &CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+    let tokens = match length {
+        // What is to come is taken to be as what came.
+        Some(length) if !exchange.is_held_whole && exchange.request_bytes > 0 => {
+            let share = length as f64 / exchange.request_bytes as f64;
+            (seen as f64 * share.max(1.0)).round() as u64
+        }
+        _ => seen,
+    };
+    let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+    // The flag may stand behind a prompt that is not whole yet; whoever sends such a one mostly streams.
+    let is_streaming = facts.streaming || !exchange.is_held_whole;
+    let shape = if is_streaming { Shape::Stream } else { Shape::Whole };
+    (tokens > 0).then_some(Demand { size: Size { tokens, cached_tokens: 0 }, shape })
+}
+
+/// Outbound: how long its first token may take.
+pub(super) fn promise(exchange: &Exchange, fields: &HeaderMap) -> Promise {
+    let target = exchange.chosen.as_ref().map(|chosen| &chosen.target);
+    let Some(Target::Backend(state)) = target else { return Promise::default() };
+    let named = |names: [&str; 2]| {
+        let ms = names.iter().find_map(|name| fields.get(*name)?.to_str().ok()?.trim().parse::<f64>().ok());
+        let ms = ms.filter(|ms| ms.is_finite() && *ms >= 0.0);
+        ms.map(|ms| Duration::from_secs_f64(ms.min(1e9) * 1e-3))
+    };
+    Promise { first_token: named(FIRST_TOKEN), token: named(TOKEN), wait: Some(state.policy.queue_wait_max) }
+}

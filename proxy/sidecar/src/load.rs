@@ -1,0 +1,14 @@
+//! How loaded model servers are: kept at the sidecar beside each of them, told to the sidecars of their callers.
+//!
+//! | | inbound | outbound |
+//! |---|---|---|
+//! | state | [`engines`]: a ledger for each application | a belief for each endpoint, in its `EndpointState` |
+//! | in | every request that passes | reports: in the heads of answers, and on streams that [`follow`] opens |
+//! | out | the same reports, by [`push`]; refusals | where a request goes, and for how long it is willing to wait |
+//!
+//! [`wire`] has the fields of both ways. What it all means is decided in `penstock_policy`.
+
+pub mod engines;
+pub mod follow;
+pub mod push;
+pub mod wire;

@@ -1,0 +1,293 @@
+//! The model servers beside this sidecar, each with the account of what it has before it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use penstock_model::settings::Application;
+use penstock_model::units::Moment;
+use penstock_policy::gate::{self, Patience, Promise, Refusal, Verdict};
+use penstock_policy::ledger::{Entry, Ledger, Memory, Shape, Told as Said};
+use penstock_policy::pick::cost::{self, Prompt, Report, Terms, Told, Weights};
+use penstock_policy::speed::Speed;
+use tokio::sync::watch;
+
+use super::wire::Demand;
+use crate::scrape::Scrapes;
+use crate::{clock, seed};
+
+/// All of them, by the address under which callers know each.
+#[derive(Debug)]
+pub struct Engines {
+    /// Tells this life of the sidecar from others.
+    instance: u32,
+    scrapes: Arc<Scrapes>,
+    engines: Mutex<BTreeMap<SocketAddr, Arc<Engine>>>,
+    /// Sidecars that are told of any of them.
+    subscribers: Arc<AtomicU32>,
+}
+
+/// Counts one sidecar that is told.
+#[derive(Debug)]
+pub struct Subscriber(Arc<AtomicU32>);
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One model server.
+#[derive(Debug)]
+pub struct Engine {
+    instance: u32,
+    endpoint: SocketAddr,
+    scrapes: Arc<Scrapes>,
+    state: Mutex<State>,
+    /// Grows when a report would say something new.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    ledger: Ledger,
+    sequence: u64,
+}
+
+/// A request's place in the account of its engine; it leaves with this.
+#[derive(Debug)]
+pub struct Stay {
+    engine: Arc<Engine>,
+    entry: Option<Entry>,
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// What serving it would have cost here.
+    pub terms: Terms,
+}
+
+impl Engines {
+    /// None yet. What they say of themselves is in `scrapes`.
+    pub fn new(scrapes: Arc<Scrapes>) -> Self {
+        let instance = (seed::draw() >> 32) as u32;
+        Self { instance, scrapes, engines: Mutex::default(), subscribers: Arc::default() }
+    }
+
+    /// That of an application; idle and unknown if it was never asked for before.
+    pub fn of(&self, application: &Application) -> Arc<Engine> {
+        let mut engines = self.engines.lock();
+        let engine = engines.entry(application.endpoint).or_insert_with(|| {
+            let state = State { ledger: Ledger::starting(Speed::default()), sequence: 0 };
+            let changes = watch::Sender::new(0);
+            Arc::new(Engine {
+                instance: self.instance,
+                endpoint: application.endpoint,
+                scrapes: Arc::clone(&self.scrapes),
+                state: Mutex::new(state),
+                changes,
+            })
+        });
+        Arc::clone(engine)
+    }
+
+    /// One more sidecar is told.
+    pub fn subscriber(&self) -> Subscriber {
+        self.subscribers.fetch_add(1, Ordering::Relaxed);
+        Subscriber(Arc::clone(&self.subscribers))
+    }
+
+    /// Sidecars that are told.
+    pub fn subscribers(&self) -> u32 {
+        self.subscribers.load(Ordering::Relaxed)
+    }
+
+    /// Those that have served, in order.
+    pub fn all(&self) -> Vec<(SocketAddr, Arc<Engine>)> {
+        self.engines.lock().iter().map(|(address, engine)| (*address, Arc::clone(engine))).collect()
+    }
+
+    /// Lets go of those whose application is no longer served.
+    pub fn retain(&self, is_served: impl Fn(SocketAddr) -> bool) {
+        self.engines.lock().retain(|address, _| is_served(*address));
+    }
+}
+
+impl Engine {
+    /// Lets a request in, or says why not. Deciding and entering are one step, so that of many who ask at once each is counted.
+    ///
+    /// # Errors
+    /// When it could not be served within `patience`.
+    pub fn offer(
+        self: &Arc<Self>,
+        demand: Demand,
+        patience: Option<Patience>,
+        promise: Option<Promise>,
+        now: Moment,
+    ) -> Result<Stay, Refused> {
+        let mut state = self.state.lock();
+        // A server without work is as fast as it will ever be. Whoever refused for it would never learn that it is faster than was thought.
+        if let Some(patience) = patience.filter(|_| state.ledger.requests() > 0) {
+            let report = self.look(&mut state, now);
+            let size = state.ledger.scaled(demand.size);
+            let prompt = Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens };
+            let terms = cost::terms(&report, &state.ledger.speed(), prompt, &Weights::CHOSEN);
+            if let Verdict::Refuse(refusal) = gate::decide(&terms, patience) {
+                return Err(Refused { refusal, terms });
+            }
+        }
+        let entry = state.ledger.enter(demand.size, demand.shape, promise, now);
+        drop(state);
+        self.changed();
+        Ok(Stay { engine: Arc::clone(self), entry: Some(entry) })
+    }
+
+    /// The ledger, with what the engine itself says of its memory.
+    fn look(&self, state: &mut State, now: Moment) -> Report {
+        let taken = self.scrapes.latest(self.endpoint, now);
+        let memory = taken.and_then(|taken| {
+            let used_tokens = taken.gauges.kv_tokens_used?;
+            Some(Memory { used_tokens, total_tokens: taken.gauges.kv_tokens_total? })
+        });
+        state.ledger.memory(memory.unwrap_or_default());
+        state.ledger.report(now)
+    }
+
+    /// Tells when a report would say something new.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        // Nobody is woken where nobody listens.
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// How it stands now.
+    pub fn report(&self, now: Moment) -> Told {
+        let mut state = self.state.lock();
+        state.sequence += 1;
+        Told {
+            instance: self.instance,
+            sequence: state.sequence,
+            draining: false,
+            report: self.look(&mut state, now),
+            speed: state.ledger.has_shown_speed().then(|| state.ledger.speed()),
+        }
+    }
+
+    /// Relative errors of what is known of its speed: of a step, and of the time to the first token.
+    pub fn errors(&self) -> [f64; 2] {
+        self.state.lock().ledger.errors()
+    }
+
+    /// Requests in the account.
+    pub fn requests(&self) -> usize {
+        self.state.lock().ledger.requests()
+    }
+}
+
+impl Stay {
+    /// The answer begins.
+    pub fn answered(&self, shape: Shape, now: Moment) {
+        if let Some(entry) = &self.entry {
+            self.engine.state.lock().ledger.answered(entry, shape, now);
+        }
+    }
+
+    /// So many tokens of the answer came.
+    pub fn tokens(&self, tokens: u32, now: Moment) {
+        if let Some(entry) = &self.entry {
+            let was_first = self.engine.state.lock().ledger.tokens(entry, tokens, now);
+            if was_first {
+                self.engine.changed();
+            }
+        }
+    }
+
+    /// The answer is over.
+    pub fn end(mut self, said: Said, now: Moment) {
+        self.leave(said, now);
+    }
+
+    fn leave(&mut self, said: Said, now: Moment) {
+        if let Some(entry) = self.entry.take() {
+            self.engine.state.lock().ledger.leave(entry, said, now);
+            self.engine.changed();
+        }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.leave(Said::default(), clock::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_model::snapshot::Protocol;
+    use penstock_policy::speed::Size;
+
+    use super::*;
+
+    fn engine() -> Arc<Engine> {
+        let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        let application =
+            Application { endpoint: address, connect: address, protocol: Protocol::Http, metrics: None };
+        Engines::new(Arc::default()).of(&application)
+    }
+
+    fn demand(tokens: u32) -> Demand {
+        Demand { size: Size { tokens, cached_tokens: 0 }, shape: Shape::Stream }
+    }
+
+    #[test]
+    fn who_is_dropped_has_left() {
+        let engine = engine();
+        let stay = engine.offer(demand(5_000), None, None, Moment(0)).unwrap();
+        assert_eq!((engine.requests(), engine.report(Moment(0)).report.sequences_waiting), (1, 1));
+        drop(stay);
+        assert_eq!((engine.requests(), engine.report(Moment(1)).report.prompt_tokens_pending), (0, 0.0));
+    }
+
+    #[test]
+    fn of_those_who_come_at_once_as_many_are_let_in_as_can_be_served_in_time() {
+        let engine = engine();
+        let patience = Patience::at_last(400.0);
+        let mut stays = Vec::new();
+        let refused = loop {
+            match engine.offer(demand(2_000), Some(patience), None, Moment(0)) {
+                Ok(stay) => stays.push(stay),
+                Err(refused) => break refused,
+            }
+            assert!(stays.len() < 100, "nobody is refused");
+        };
+        assert!(stays.len() > 1, "{}", stays.len());
+        assert_eq!(refused.refusal, Refusal::Late);
+        assert!(refused.terms.first_token_ms() > 400.0, "{refused:?}");
+        assert_eq!(engine.requests(), stays.len(), "who is refused is not counted");
+    }
+
+    #[test]
+    fn a_server_without_work_refuses_nobody() {
+        let engine = engine();
+        let patience = Some(Patience::at_last(1.0));
+        let first = engine.offer(demand(50_000), patience, None, Moment(0)).unwrap();
+        assert!(engine.offer(demand(10), patience, None, Moment(0)).is_err());
+        drop(first);
+        assert!(engine.offer(demand(10), patience, None, Moment(1)).is_ok());
+    }
+
+    #[test]
+    fn reports_are_numbered() {
+        let engine = engine();
+        let [one, two] = [0, 1].map(|now| engine.report(Moment(now)));
+        assert_eq!((one.instance, one.sequence + 1), (two.instance, two.sequence));
+    }
+}

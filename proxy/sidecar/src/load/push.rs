@@ -1,0 +1,129 @@
+//! Inbound: tells a caller's sidecar how an application stands, on one long stream, whenever that has changed.
+//!
+//! ```text
+//!   change ─► has it been long enough since the last report? ─► report ─► …
+//! ```
+//!
+//! Long enough is 50 to 100 ms, drawn anew each time, so that many sidecars do not hear the same at the same moment and act alike; with
+//! many of them it is longer, so that all together cost no more than [`REPORTS_PER_SECOND`]. Where nothing changes nothing is sent.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use tokio::time::sleep;
+
+use super::engines::Engine;
+use super::wire::{self, SUBSCRIBE};
+use crate::http::headers::{self, WIRE, WIRE_VERSION};
+use crate::http::{Connection, Shared};
+use crate::listen::caller::{Caller, CallerError, Then};
+use crate::listen::conn::Direction;
+use crate::{clock, seed};
+
+/// Shortest time between two reports to one sidecar.
+const INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// Reports that one sidecar sends in a second at most, but for those of a drain: at 25 us each a twentieth of a core.
+const REPORTS_PER_SECOND: u32 = 2_000;
+
+/// Whether a request asks for reports.
+pub fn is_asked(caller: &Caller) -> bool {
+    caller.arrival().direction == Direction::Inbound && caller.head().headers.contains_key(&SUBSCRIBE)
+}
+
+/// Serves such a request to its end. It is none of an application's, and counted nowhere.
+pub async fn serve(shared: &Arc<Shared>, caller: &mut Caller) -> Connection {
+    let named = headers::text(&caller.head().headers, &SUBSCRIBE).and_then(|text| text.parse().ok());
+    let sent = match named.and_then(|address: SocketAddr| shared.application(address)) {
+        Some(application) => {
+            let engine = shared.engines.of(&application);
+            reports(shared, caller, &engine).await
+        }
+        None => refuse(caller).await,
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "nobody takes reports any more");
+    }
+    Connection::Kept
+}
+
+async fn refuse(caller: &mut Caller) -> Result<(), CallerError> {
+    caller.send_head(head(StatusCode::MISDIRECTED_REQUEST), Then::End).await
+}
+
+fn head(status: StatusCode) -> http::response::Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    head.headers.insert(WIRE, WIRE_VERSION);
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(wire::REPORTS));
+    head
+}
+
+async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> Result<(), CallerError> {
+    let _subscriber = shared.engines.subscriber();
+    let mut changes = engine.changes();
+    let mut draining = shared.draining.clone();
+    caller.send_head(head(StatusCode::OK), Then::Later).await?;
+    loop {
+        let is_draining = *draining.borrow_and_update();
+        changes.mark_unchanged();
+        let mut told = engine.report(clock::now());
+        told.draining = is_draining;
+        let line = Arc::clone(caller.line());
+        tokio::select! {
+            biased;
+            () = poll_fn(|context| line.poll_outlet(context)) => {}
+            gone = caller.body_or_gone(false) => return gone.map(drop),
+        }
+        let then = if is_draining { Then::End } else { Then::Later };
+        caller.send(wire::write_report(&told), then).await?;
+        if is_draining {
+            return Ok(());
+        }
+        let interval = interval(shared.engines.subscribers(), seed::share());
+        tokio::select! {
+            biased;
+            gone = caller.body_or_gone(false) => return gone.map(drop),
+            _ = draining.wait_for(|draining| *draining) => continue,
+            () = sleep(interval) => {}
+        }
+        tokio::select! {
+            biased;
+            gone = caller.body_or_gone(false) => return gone.map(drop),
+            _ = draining.wait_for(|draining| *draining) => {}
+            _ = changes.changed() => {}
+        }
+    }
+}
+
+/// Time from one report to the next, with so many who are told. `draw` is from 0 up to 1.
+fn interval(subscribers: u32, draw: f64) -> Duration {
+    let fair = Duration::from_secs(1) * subscribers / REPORTS_PER_SECOND;
+    INTERVAL_MIN.max(fair).mul_f64(1.0 + draw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_are_told_soon_and_many_so_that_all_cost_the_same() {
+        for (subscribers, draw, expected_ms) in [
+            (1, 0.0, 50),
+            (64, 0.0, 50),
+            (64, 0.5, 75),
+            (100, 0.0, 50),
+            (1_000, 0.0, 500),
+            (4_000, 0.0, 2_000),
+        ] {
+            assert_eq!(
+                interval(subscribers, draw),
+                Duration::from_millis(expected_ms),
+                "{subscribers} {draw}"
+            );
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Fields about load between sidecars, as `proxy/README.md` writes them down. No protobuf type leaves this file.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use penstock_delivery::proto::penstock::load::v1;
+use penstock_model::units::Moment;
+use penstock_policy::gate::{Patience, Promise, Refusal};
+use penstock_policy::ledger::Shape;
+use penstock_policy::pick::cost::{Report, Speed, Told};
+use penstock_policy::speed::Size;
+use prost::{Message, decode_length_delimiter};
+
+use crate::http::headers;
+
+/// How a model server stands: on every answer of its sidecar.
+pub const LOAD: HeaderName = HeaderName::from_static("x-penstock-load");
+/// The request was not let in, for this reason.
+pub const REFUSED: HeaderName = HeaderName::from_static("x-penstock-refused");
+/// What a request demands of a model server.
+pub const PROMPT: HeaderName = HeaderName::from_static("x-penstock-prompt");
+/// How long it may take until the first token.
+pub const PATIENCE: HeaderName = HeaderName::from_static("x-penstock-patience");
+
+/// Asks for reports of an application instead of for the application: in place of `x-penstock-target`, so that a sidecar that does not
+/// know it answers 421.
+pub const SUBSCRIBE: HeaderName = HeaderName::from_static("x-penstock-subscribe");
+/// Content type of a stream of reports: each with its length before it, as a varint.
+pub const REPORTS: &str = "application/vnd.penstock.load-reports";
+/// Longest report of a stream that is read, with its length.
+pub const REPORT_BYTES_MAX: usize = 1_024;
+
+/// Longest value that is read: a report has less than 200 bytes.
+const LOAD_BYTES_MAX: usize = 1_024;
+
+/// Why a request is not let in, and what the first token would have taken.
+pub fn write_refusal(refusal: Refusal, first_token_ms: f64) -> HeaderValue {
+    let text = format!("{}, first-token={}", refusal.as_str(), first_token_ms.clamp(0.0, 1e9).round());
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("late"))
+}
+
+/// The same, read: `None` where the request is not refused. A reason that is not known is `None` within.
+pub fn read_refusal(fields: &HeaderMap) -> Option<(Option<Refusal>, Option<u32>)> {
+    let text = headers::text(fields, &REFUSED)?;
+    let named = text.split(',').next().unwrap_or_default().trim();
+    let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.as_str() == named);
+    Some((refusal, parameter(text, "first-token")))
+}
+
+/// What a request demands of a model server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Its prompt.
+    pub size: Size,
+    /// How it is answered.
+    pub shape: Shape,
+}
+
+/// A report as the value of [`LOAD`].
+pub fn write_load(told: &Told) -> HeaderValue {
+    let text = STANDARD_NO_PAD.encode(message(told).encode_to_vec());
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// The report in the fields of an answer; `None` where there is none that can be read.
+pub fn read_load(fields: &HeaderMap) -> Option<Told> {
+    let text = fields.get(LOAD)?.as_bytes();
+    if text.len() > LOAD_BYTES_MAX {
+        return None;
+    }
+    told_by(&v1::LoadReport::decode(&*STANDARD_NO_PAD.decode(text).ok()?).ok()?)
+}
+
+/// A report as a part of a stream.
+pub fn write_report(told: &Told) -> Bytes {
+    message(told).encode_length_delimited_to_vec().into()
+}
+
+/// The first report in `bytes` and how many of them it takes: nothing while it is not whole, no report where it cannot be read.
+pub fn read_report(bytes: &[u8]) -> Option<(Option<Told>, usize)> {
+    let mut rest = bytes;
+    let length = decode_length_delimiter(&mut rest).ok()?;
+    let report = rest.get(..length)?;
+    let read = v1::LoadReport::decode(report).ok();
+    Some((read.as_ref().and_then(told_by), bytes.len() - rest.len() + length))
+}
+
+/// Tells the receiver what is demanded, how patient the caller's sidecar is, and what the caller was promised between tokens.
+pub fn write_demand(
+    fields: &mut HeaderMap,
+    demand: Demand,
+    patience: Option<Patience>,
+    token: Option<Duration>,
+) {
+    let Size { tokens, cached_tokens } = demand.size;
+    let stream = u8::from(demand.shape == Shape::Stream);
+    let text = format!("tokens={tokens}, cached={cached_tokens}, stream={stream}");
+    headers::insert_text(fields, PROMPT, &text);
+    if let Some(patience) = patience {
+        let millis = |ms: f64| ms.clamp(0.0, 1e9).round();
+        let mut text = format!(
+            "first-token={}, promised={}",
+            millis(patience.first_token_ms),
+            millis(patience.promised_ms)
+        );
+        if let Some(token) = token {
+            text.push_str(&format!(", token={}", token.as_millis().max(1)));
+        }
+        headers::insert_text(fields, PATIENCE, &text);
+    }
+}
+
+/// What the caller was promised, as of `now`; `None` where nothing was, or nothing that lasts beyond the first token.
+pub fn read_promise(fields: &HeaderMap, now: Moment) -> Option<Promise> {
+    let text = headers::text(fields, &PATIENCE)?;
+    let millis = |name| parameter(text, name).map(|ms| Duration::from_millis(ms.into()));
+    Some(Promise { first_due: now + millis("promised")?, span: millis("token")? })
+}
+
+/// What is demanded, where it is told.
+pub fn read_demand(fields: &HeaderMap) -> Option<Demand> {
+    let text = headers::text(fields, &PROMPT)?;
+    let tokens = parameter(text, "tokens")?;
+    let cached_tokens = parameter(text, "cached").unwrap_or(0).min(tokens);
+    let shape = if parameter(text, "stream") == Some(1) { Shape::Stream } else { Shape::Whole };
+    Some(Demand { size: Size { tokens, cached_tokens }, shape })
+}
+
+/// How patient the caller is; without bounds where it is not told.
+pub fn read_patience(fields: &HeaderMap) -> Option<Patience> {
+    let text = headers::text(fields, &PATIENCE)?;
+    let first_token_ms = f64::from(parameter(text, "first-token")?);
+    let promised_ms = parameter(text, "promised").map_or(f64::INFINITY, f64::from);
+    Some(Patience { first_token_ms, promised_ms })
+}
+
+/// `name=NUMBER` among others, divided by commas; what is not known is left out.
+fn parameter(text: &str, name: &str) -> Option<u32> {
+    let pairs = text.split(',').filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse().ok())
+}
+
+fn message(told: &Told) -> v1::LoadReport {
+    let Told { instance, sequence, draining, report, speed } = *told;
+    v1::LoadReport {
+        instance,
+        sequence,
+        draining,
+        prompt_tokens_pending: whole(report.prompt_tokens_pending),
+        attention_doubled_pending: whole(report.attention_doubled_pending),
+        sequences_running: report.sequences_running,
+        sequences_waiting: report.sequences_waiting,
+        longest_waiting_ms: small(report.longest_waiting_ms),
+        output_tokens_mean: small(report.output_tokens_mean),
+        kv_tokens_used: report.kv_tokens_used,
+        kv_tokens_total: report.kv_tokens_total,
+        arriving_permille: small(report.arriving * 1e3),
+        bearable_ms: report.bearable_ms.map(|ms| ms as f32),
+        speed: speed.map(|speed| v1::Speed {
+            front_end_ms: speed.front_end_ms as f32,
+            step_ms: speed.step_ms as f32,
+            sequence_us: speed.sequence_us as f32,
+            token_us: speed.token_us as f32,
+            context_us: speed.context_us as f32,
+            attention_ns: speed.attention_ns as f32,
+            step_tokens_max: speed.step_tokens_max as f32,
+        }),
+    }
+}
+
+/// `None` where it has no number, as an empty one, or a constant is none with which one can reckon.
+fn told_by(message: &v1::LoadReport) -> Option<Told> {
+    if message.sequence == 0 {
+        return None;
+    }
+    let constant = |value: f32| (value.is_finite() && value >= 0.0).then_some(f64::from(value));
+    Some(Told {
+        instance: message.instance,
+        sequence: message.sequence,
+        draining: message.draining,
+        report: Report {
+            prompt_tokens_pending: message.prompt_tokens_pending as f64,
+            attention_doubled_pending: message.attention_doubled_pending as f64,
+            sequences_running: message.sequences_running,
+            sequences_waiting: message.sequences_waiting,
+            longest_waiting_ms: f64::from(message.longest_waiting_ms),
+            output_tokens_mean: f64::from(message.output_tokens_mean),
+            kv_tokens_used: message.kv_tokens_used,
+            kv_tokens_total: message.kv_tokens_total,
+            arriving: f64::from(message.arriving_permille) * 1e-3,
+            bearable_ms: message.bearable_ms.filter(|ms| ms.is_finite()).map(f64::from),
+        },
+        speed: match message.speed {
+            None => None,
+            Some(speed) => Some(Speed {
+                front_end_ms: constant(speed.front_end_ms)?,
+                step_ms: constant(speed.step_ms)?,
+                sequence_us: constant(speed.sequence_us)?,
+                token_us: constant(speed.token_us)?,
+                context_us: constant(speed.context_us)?,
+                attention_ns: constant(speed.attention_ns)?,
+                step_tokens_max: constant(speed.step_tokens_max)?.max(1.0),
+            }),
+        },
+    })
+}
+
+fn whole(number: f64) -> u64 {
+    number.max(0.0).round() as u64
+}
+
+fn small(number: f64) -> u32 {
+    number.max(0.0).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_policy::speed;
+
+    use super::*;
+
+    /// What is sent as 32 bits comes back as such.
+    fn speed() -> Speed {
+        let speed = Speed::from(speed::Speed::default());
+        let short = |constant: f64| f64::from(constant as f32);
+        Speed {
+            step_ms: short(speed.step_ms),
+            sequence_us: short(speed.sequence_us),
+            token_us: short(speed.token_us),
+            context_us: short(speed.context_us),
+            ..speed
+        }
+    }
+
+    fn full() -> Told {
+        Told {
+            instance: u32::MAX,
+            sequence: 1 << 40,
+            draining: true,
+            report: Report {
+                prompt_tokens_pending: 1e7,
+                attention_doubled_pending: 1e14,
+                sequences_running: 4_096,
+                sequences_waiting: 100_000,
+                longest_waiting_ms: 600_000.0,
+                output_tokens_mean: 100_000.0,
+                kv_tokens_used: 1 << 40,
+                kv_tokens_total: 1 << 40,
+                arriving: 20.0,
+                bearable_ms: Some(-250.5),
+            },
+            speed: Some(speed()),
+        }
+    }
+
+    #[test]
+    fn a_report_survives_and_has_less_than_200_bytes() {
+        let mut fields = HeaderMap::new();
+        let told = full();
+        fields.insert(LOAD, write_load(&told));
+        assert_eq!(read_load(&fields), Some(told));
+        let bytes = LOAD.as_str().len() + fields[LOAD].len();
+        assert!(bytes < 200, "{bytes}");
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_read_is_none() {
+        let long = "A".repeat(LOAD_BYTES_MAX + 1);
+        let broken = STANDARD_NO_PAD.encode([0xff, 0xff]);
+        let mut endless = message(&full());
+        endless.speed = endless.speed.map(|speed| v1::Speed { step_ms: f32::INFINITY, ..speed });
+        let encoded = |message: &v1::LoadReport| STANDARD_NO_PAD.encode(message.encode_to_vec());
+        for text in ["", "?", &long, &broken, &encoded(&endless)] {
+            let fields = HeaderMap::from_iter([(LOAD, HeaderValue::from_str(text).unwrap())]);
+            assert_eq!(read_load(&fields), None, "{text:.40}");
+        }
+    }
+
+    #[test]
+    fn reports_are_read_from_a_stream_wherever_it_is_cut() {
+        let one = Told { sequence: 1, ..full() };
+        let two = Told { sequence: 2, ..full() };
+        let all = [write_report(&one), write_report(&two)].concat();
+        let first = write_report(&one).len();
+        for cut in 0..all.len() {
+            let read = read_report(&all[..cut]);
+            assert_eq!(
+                read.map(|(told, length)| (told.map(|told| told.sequence), length)),
+                (cut >= first).then_some((Some(1), first)),
+                "{cut}"
+            );
+        }
+        assert_eq!(read_report(&all[first..]).and_then(|(told, _)| told).map(|told| told.sequence), Some(2));
+        assert_eq!(read_report(&[2, 0xff, 0xff]), Some((None, 3)), "what cannot be read is passed over");
+    }
+
+    #[test]
+    fn a_demand_survives_and_what_is_not_known_in_it_is_left_out() {
+        let demand = Demand { size: Size { tokens: 1_000, cached_tokens: 10 }, shape: Shape::Stream };
+        let patience = Patience { first_token_ms: 120.4, promised_ms: 5_000.0 };
+        let mut fields = HeaderMap::new();
+        write_demand(&mut fields, demand, Some(patience), Some(Duration::from_millis(50)));
+        assert_eq!(read_demand(&fields), Some(demand));
+        let read = read_patience(&fields).unwrap();
+        assert_eq!((read.first_token_ms, read.promised_ms), (120.0, 5_000.0));
+        let promise = Promise { first_due: Moment(7 + 5_000_000_000), span: Duration::from_millis(50) };
+        assert_eq!(read_promise(&fields, Moment(7)), Some(promise));
+
+        let check = |text, expected| {
+            let fields = HeaderMap::from_iter([(PROMPT, HeaderValue::from_static(text))]);
+            assert_eq!(read_demand(&fields).map(|demand| demand.size.tokens), expected, "{text}");
+        };
+        check("tokens=5", Some(5));
+        check("later=x, tokens=5,cached=9", Some(5));
+        check("cached=9", None);
+        check("tokens=-5", None);
+        check("tokens=99999999999", None);
+    }
+
+    #[test]
+    fn a_refusal_survives_and_a_reason_of_later_is_one_all_the_same() {
+        let read = |value: HeaderValue| read_refusal(&HeaderMap::from_iter([(REFUSED, value)]));
+        assert_eq!(read(write_refusal(Refusal::Late, 120.4)), Some((Some(Refusal::Late), Some(120))));
+        assert_eq!(read(HeaderValue::from_static("tired, x=5")), Some((None, None)));
+        assert_eq!(read_refusal(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn the_last_word_has_no_bound_that_is_no_number() {
+        let demand = Demand { size: Size { tokens: 1, cached_tokens: 0 }, shape: Shape::Whole };
+        let mut fields = HeaderMap::new();
+        write_demand(&mut fields, demand, Some(Patience::at_last(f64::INFINITY)), None);
+        assert_eq!(read_promise(&fields, Moment(0)), None);
+        assert_eq!(read_patience(&fields).map(|patience| patience.promised_ms), Some(1e9));
+    }
+}
