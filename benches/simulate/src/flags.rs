@@ -15,10 +15,10 @@ use crate::world::{Setting, Slow};
 /// Routing policies against simulated model servers, by events.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "simulate")]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["load", "capacity", "scale"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["load", "capacity", "scale", "search", "decision"])))]
 pub struct Flags {
     /// Traces: JSON lines, plain or gzipped.
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    #[arg(long, required_unless_present = "decision", num_args = 1.., value_name = "FILE")]
     pub trace: Vec<PathBuf>,
     /// Model and hardware of the servers.
     #[arg(long, default_value = "8b-h100")]
@@ -36,7 +36,7 @@ pub struct Flags {
     #[arg(long, value_enum, default_value = "precise", value_name = "HOW")]
     pub prefix: Knowledge,
     /// Policies.
-    #[arg(long, required = true, value_delimiter = ',', value_name = "NAME")]
+    #[arg(long, required_unless_present_any = ["search", "decision"], value_delimiter = ',', value_name = "NAME")]
     pub policy: Vec<Policy>,
     /// Run at this share of the oracle's capacity.
     #[arg(long, value_name = "SHARE")]
@@ -44,6 +44,12 @@ pub struct Flags {
     /// Search the highest load at which 95 % keep the promise.
     #[arg(long)]
     pub capacity: bool,
+    /// Search better constants of our cost and gate over all the traces; one JSON object a line for each point.
+    #[arg(long)]
+    pub search: bool,
+    /// Measure how long one decision takes, over 64 and 1,024 endpoints.
+    #[arg(long)]
+    pub decision: bool,
     /// Run with the trace's time compressed by this factor.
     #[arg(long, value_name = "FACTOR")]
     pub scale: Option<f64>,

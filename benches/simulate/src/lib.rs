@@ -2,12 +2,14 @@
 
 pub mod backend;
 pub mod capacity;
+pub mod decision;
 pub mod draw;
 pub mod flags;
 pub mod outcome;
 pub mod policy;
 pub mod prefix;
 pub mod report;
+pub mod search;
 pub mod session;
 pub mod sidecar;
 pub mod slo;

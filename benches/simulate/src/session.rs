@@ -8,9 +8,11 @@ use std::sync::mpsc;
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::capacity::{at, capacity};
+use crate::decision::measure;
 use crate::flags::Flags;
 use crate::policy::Policy;
 use crate::report::{Line, Question, line};
+use crate::search::search;
 use crate::trace::{Trace, read};
 use crate::world::Setting;
 
@@ -20,7 +22,13 @@ use crate::world::Setting;
 /// A flag, a trace or a search that leads nowhere.
 pub fn run(flags: &Flags, out: &mut impl Write) -> Result<()> {
     let setting = flags.setting()?;
+    if flags.decision {
+        return measure(&setting.profile, &setting.weights, setting.seed, out);
+    }
     let traces = flags.trace.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    if flags.search {
+        return search(&traces, setting, out);
+    }
     if !flags.json {
         writeln!(out, "{}", Line::HEAD)?;
     }

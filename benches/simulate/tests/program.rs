@@ -62,6 +62,23 @@ fn capacity_is_in_requests_a_second() {
 }
 
 #[test]
+fn the_search_for_constants_starts_where_they_are_and_takes_only_what_gains() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write_trace(folder.path());
+    let output = simulate(&trace, "--search --backends 1 --sidecars 1");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let points: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(points.len() > 20 && points[0]["taken"] == true, "{text}");
+    let mut best = 0.0;
+    for point in &points {
+        let mean = point["mean"].as_f64().unwrap();
+        assert_eq!(point["taken"] == true, mean > best * 1.005, "{point}");
+        best = if point["taken"] == true { mean } else { best };
+    }
+}
+
+#[test]
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let trace = write_trace(folder.path());
@@ -75,6 +92,12 @@ fn bad_input_is_named() {
         (&trace, "--policy random --capacity --backends 0", "--backends must be at least 1"),
         (&trace, "--policy random --capacity --slow 4", "N:SPEED"),
         (&trace, "--policy random --capacity --age 1", "a duration"),
+        (
+            &trace,
+            "--policy random --capacity --weights best=1",
+            "there is no constant `best`; there are others",
+        ),
+        (&trace, "--policy random --capacity --weights others=-1", "at least 0"),
         (&missing, "--policy random --capacity", "missing.jsonl"),
     ] {
         let output = simulate(trace, arguments);
