@@ -84,6 +84,18 @@ impl Eventful {
             let request = request.header("content-type", "application/json").body(whole(body)).unwrap();
             assert_eq!(connection.ask(request).await.status, 200);
         }
+        // While the server is busy nobody is served within a millisecond.
+        let long =
+            chat(&"water ".repeat(100), json!({"max_tokens": 5_000, "ignore_eos": true, "stream": true}));
+        let mut busy = self.web.connect(Version::Http2).await;
+        let mut stream = busy.send(busy.post("/v1/chat/completions", &long)).await.into_body();
+        client::read_until(&mut stream, "\"content\":").await;
+        let mut hasty = self.web.connect(Version::Http2).await;
+        let mut request = hasty.post("/v1/chat/completions", &chat("hi", json!({"max_tokens": 1})));
+        request.headers_mut().insert("x-llm-d-slo-ttft-ms", http::HeaderValue::from_static("0"));
+        let told = hasty.ask(request).await;
+        assert_eq!((told.status, told.header("x-penstock-error")), (429, Some("overloaded")), "{told:?}");
+        drop((stream, busy));
         // Neither side likes the other's idea of TLS.
         let mut nameless = tls_stream(self.served.sidecar.inbound(), nameless_client()).await.unwrap();
         drop(nameless.read(&mut [0]).await);
@@ -149,13 +161,13 @@ async fn what_was_counted_is_what_happened() {
             metrics.sum(name, &labels)
         };
         assert_eq!(of("penstock_requests_total", &[("classification", "success")]), 4.0);
-        assert_eq!(of("penstock_requests_total", &[]), 4.0);
-        assert_eq!(of("penstock_request_duration_seconds_count", &[]), 4.0);
-        assert_eq!(of("penstock_time_to_first_token_seconds_count", &[]), 1.0, "one stream");
-        assert_eq!(
-            of("penstock_requests_total", &[("model", "penstock-small"), ("dialect", "openai_chat")]),
-            4.0
-        );
+        assert_eq!(of("penstock_requests_total", &[("classification", "shed")]), 1.0);
+        assert_eq!(of("penstock_requests_total", &[("classification", "cancelled")]), 1.0);
+        assert_eq!(of("penstock_requests_total", &[]), 6.0);
+        assert_eq!(of("penstock_refusals_total", &[("reason", "late"), ("backend_name", "chat")]), 1.0);
+        assert_eq!(of("penstock_request_duration_seconds_count", &[]), 6.0);
+        assert_eq!(of("penstock_time_to_first_token_seconds_count", &[]), 2.0, "two streams");
+        assert_eq!(of("penstock_requests_total", &[("dialect", "openai_chat")]), 6.0);
         assert!(of("penstock_tokens_total", &[("type", "output")]) >= 10.0);
         assert_eq!(of("penstock_inflight_requests", &[]), 0.0);
         assert_eq!(of("penstock_tls_connections_total", &[]), 1.0, "one connection for all");

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -11,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use penstock_policy::health::Belief;
+use penstock_policy::pick::cost::Told;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -106,8 +108,19 @@ impl Admin {
             let id = &backend.backend.id.0;
             for state in &backend.endpoints {
                 let endpoint = state.endpoint.id.address.to_string();
-                let labels = [&*id.namespace, &*id.name, &endpoint, "inflight"];
-                metrics.endpoint_load.with_label_values(&labels).set(i64::from(state.in_flight()));
+                let load = |signal, value| {
+                    let labels = [&*id.namespace, &*id.name, &endpoint, signal];
+                    metrics.endpoint_load.with_label_values(&labels).set(value);
+                };
+                load("inflight", i64::from(state.in_flight()));
+                if let Some((Told { report, .. }, age)) = state.last_told() {
+                    load("prompt_tokens_pending", report.prompt_tokens_pending as i64);
+                    load("running", report.sequences_running.into());
+                    load("queued", report.sequences_waiting.into());
+                    load("kv_tokens_used", i64::try_from(report.kv_tokens_used).unwrap_or(i64::MAX));
+                    let labels = [&*endpoint, "report"];
+                    metrics.load_signal_age.with_label_values(&labels).set(age.as_secs_f64());
+                }
                 let now = backend.readiness(state);
                 for belief in [Belief::Ready, Belief::Unready, Belief::Waiting] {
                     let labels = [&*id.namespace, &*id.name, &endpoint, readiness(belief)];
@@ -136,6 +149,7 @@ impl Admin {
                     "lastHealthCheck": backend.health_check_of(&state.endpoint).map(|_| state.probed.note()),
                     "inflight": state.in_flight(),
                     "requests": state.requests(),
+                    "load": state.last_told().map(|(told, age)| load(&told, Some(age))),
                 })
             });
             let hosts = backend.hosts.iter().map(|(host, known)| {
@@ -155,9 +169,15 @@ impl Admin {
         });
         let now = clock::now();
         let applications = self.shared.scrapes.all();
-        let applications = applications
-            .iter()
-            .map(|(endpoint, scraped)| json!({"endpoint": endpoint, "metrics": scraped.status(now)}));
+        let applications = applications.iter().map(|(endpoint, scraped)| {
+            let engine = self.shared.engines.known(*endpoint);
+            json!({
+                "endpoint": endpoint,
+                "metrics": scraped.status(now),
+                "load": engine.as_ref().map(|engine| load(&engine.report(now), None)),
+                "speedErrors": engine.map(|engine| engine.errors()),
+            })
+        });
         json!({
             "apiVersion": "penstock.dev/v1alpha1",
             "kind": "Clusters",
@@ -176,6 +196,31 @@ impl Admin {
             "snapshot": fleet.snapshot.parts(),
         })
     }
+}
+
+/// How a model server stands, for a page: at the sidecar that knows, or as it was told so long ago.
+fn load(told: &Told, age: Option<Duration>) -> Value {
+    let Told { draining, report, speed, .. } = told;
+    json!({
+        "ageMs": age.map(|age| age.as_millis() as u64),
+        "draining": draining,
+        "promptTokensPending": report.prompt_tokens_pending.round(),
+        "sequencesRunning": report.sequences_running,
+        "sequencesWaiting": report.sequences_waiting,
+        "longestWaitingMs": report.longest_waiting_ms.round(),
+        "outputTokensMean": report.output_tokens_mean.round(),
+        "kvTokensUsed": report.kv_tokens_used,
+        "kvTokensTotal": report.kv_tokens_total,
+        "bearableMs": report.bearable_ms.map(f64::round),
+        "speed": speed.map(|speed| json!({
+            "frontEndMs": speed.front_end_ms,
+            "stepMs": speed.step_ms,
+            "tokenUs": speed.token_us,
+            "contextUs": speed.context_us,
+            "attentionNs": speed.attention_ns,
+            "stepTokensMax": speed.step_tokens_max,
+        })),
+    })
 }
 
 /// An endpoint's state in pages and metrics.

@@ -255,7 +255,8 @@ impl Exchange {
         self.answered.error = headers::text(fields, &headers::ERROR)
             .and_then(|code| ErrorCode::ALL.into_iter().find(|known| known.as_str() == code));
         self.answered.is_busy = fields.contains_key(http::header::RETRY_AFTER)
-            || fields.contains_key("x-llm-d-request-dropped-reason");
+            || fields.contains_key("x-llm-d-request-dropped-reason")
+            || fields.contains_key(&wire::REFUSED);
         self.trailers_came(fields);
         let head = penstock_dialect::meter::Head {
             content_type: text("content-type"),

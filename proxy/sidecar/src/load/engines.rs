@@ -96,6 +96,11 @@ impl Engines {
         Arc::clone(engine)
     }
 
+    /// That of the application at `address`, if it was ever asked for.
+    pub fn known(&self, address: SocketAddr) -> Option<Arc<Engine>> {
+        self.engines.lock().get(&address).map(Arc::clone)
+    }
+
     /// One more sidecar is told.
     pub fn subscriber(&self) -> Subscriber {
         self.subscribers.fetch_add(1, Ordering::Relaxed);
