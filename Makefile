@@ -14,7 +14,7 @@ PURE := -p penstock-model -p penstock-delivery -p penstock-dialect -p penstock-p
 export PATH := $(VENV)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help demo build test pure lint deny bench-peers load soak simulate release tools clients peers clean
+.PHONY: help demo build test pure lint deny bench-peers load soak simulate simulate-matrix release tools clients peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,10 @@ load: release ## a quick look at what ours cost, beside no proxy: make load [ARG
 
 soak: release ## a million requests, 100,000 cancels and 1 GiB bodies; is everything back after? make soak [JSON=FILE] [ARGS='--scale 0.01']
 	@$(TARGET_DIR)/release/penstock-soak $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+simulate-matrix: ## every policy, age and number of sidecars: make simulate-matrix TRACES='FILE...' JSON=matrix.jsonl
+	@cargo build --quiet --release -p penstock-simulate >&2
+	@$(TARGET_DIR)/release/simulate --trace $(TRACES) --matrix $(JSON)
 
 simulate: ## routing policies by events: make simulate ARGS='--trace FILE --policy p2c,oracle --load 0.85'
 	@cargo build --quiet --release -p penstock-simulate >&2

@@ -15,7 +15,7 @@ use crate::world::{Setting, Slow};
 /// Routing policies against simulated model servers, by events.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "simulate")]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["load", "capacity", "scale", "search", "decision"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["load", "capacity", "scale", "search", "decision", "matrix"])))]
 pub struct Flags {
     /// Traces: JSON lines, plain or gzipped.
     #[arg(long, required_unless_present = "decision", num_args = 1.., value_name = "FILE")]
@@ -36,7 +36,7 @@ pub struct Flags {
     #[arg(long, value_enum, default_value = "precise", value_name = "HOW")]
     pub prefix: Knowledge,
     /// Policies.
-    #[arg(long, required_unless_present_any = ["search", "decision"], value_delimiter = ',', value_name = "NAME")]
+    #[arg(long, required_unless_present_any = ["search", "decision", "matrix"], value_delimiter = ',', value_name = "NAME")]
     pub policy: Vec<Policy>,
     /// Run at this share of the oracle's capacity.
     #[arg(long, value_name = "SHARE")]
@@ -47,6 +47,13 @@ pub struct Flags {
     /// Search better constants of our cost and gate over all the traces; one JSON object a line for each point.
     #[arg(long)]
     pub search: bool,
+    /// Search the capacities of all policies, or of those named, with 1, 8 and 64 sidecars and reports of all ages; adds to the file what
+    /// is not in it, and shows it as a table.
+    #[arg(long, value_name = "FILE")]
+    pub matrix: Option<PathBuf>,
+    /// Seeds of the matrix, from 1.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub seeds: u64,
     /// Measure how long one decision takes, over 64 and 1,024 endpoints.
     #[arg(long)]
     pub decision: bool,

@@ -5,6 +5,7 @@ pub mod capacity;
 pub mod decision;
 pub mod draw;
 pub mod flags;
+pub mod matrix;
 pub mod outcome;
 pub mod policy;
 pub mod prefix;

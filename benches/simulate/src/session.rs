@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::capacity::{at, capacity};
 use crate::decision::measure;
 use crate::flags::Flags;
+use crate::matrix::matrix;
 use crate::policy::Policy;
 use crate::report::{Line, Question, line};
 use crate::search::search;
@@ -26,6 +27,11 @@ pub fn run(flags: &Flags, out: &mut impl Write) -> Result<()> {
         return measure(&setting.profile, &setting.weights, setting.seed, out);
     }
     let traces = flags.trace.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    if let Some(file) = &flags.matrix {
+        let all: Vec<_> = Policy::all().collect();
+        let policies = if flags.policy.is_empty() { &all } else { &flags.policy };
+        return matrix(&traces, setting, policies, flags.seeds, (file, out));
+    }
     if flags.search {
         return search(&traces, setting, out);
     }

@@ -79,6 +79,28 @@ fn the_search_for_constants_starts_where_they_are_and_takes_only_what_gains() {
 }
 
 #[test]
+fn a_matrix_goes_on_where_it_ended_and_shows_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write_trace(folder.path());
+    let file = folder.path().join("matrix.jsonl");
+    let fill = |policies: &str| {
+        let arguments = format!("--policy {policies} --backends 1 --seeds 1 --matrix {}", file.display());
+        let output = simulate(&trace, &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (String::from_utf8(output.stdout).unwrap(), std::fs::read_to_string(&file).unwrap())
+    };
+    let (table, first) = fill("round-robin");
+    assert_eq!((first.lines().count(), table.lines().count()), (12, 14), "{table}");
+    let (table, both) = fill("round-robin,central-lmetric");
+    assert!(both.starts_with(&first) && both.lines().count() == 13, "{both}");
+    assert!(table.contains("| central-lmetric | 1 | 50 ms |"), "{table}");
+    std::fs::write(&file, "nonsense\n").unwrap();
+    let output = simulate(&trace, &format!("--matrix {}", file.display()));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("matrix.jsonl:1: not a line of results"), "{said}");
+}
+
+#[test]
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let trace = write_trace(folder.path());
