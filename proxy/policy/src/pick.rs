@@ -9,6 +9,7 @@
 pub mod cost;
 mod p2c;
 mod round_robin;
+pub mod subset;
 
 use std::fmt;
 
@@ -37,6 +38,8 @@ pub enum Standing {
     Usable,
     /// This request was sent there before: never again to the endpoint that just failed.
     Tried,
+    /// It may where no other can be used: it is not among those that this sidecar uses of a large backend.
+    Spare,
     /// It was put aside for ill health.
     Ejected,
     /// It has not said that it is ready, or takes no new requests.
@@ -137,7 +140,8 @@ pub fn pick(
     in_flight_max: u32,
     draws: Draws,
 ) -> Result<Pick, NoPick> {
-    let open = Open { candidates, in_flight_max };
+    let own = Open { candidates, standing: Standing::Usable, in_flight_max };
+    let open = if own.count() > 0 { own } else { Open { standing: Standing::Spare, ..own } };
     let count = open.count();
     if count == 0 {
         return Err(open.why_none());
@@ -188,17 +192,18 @@ fn chosen(draw: u64, count: usize) -> usize {
 #[derive(Clone, Copy)]
 struct Open<'a> {
     candidates: &'a [Candidate],
+    standing: Standing,
     in_flight_max: u32,
 }
 
 impl<'a> Open<'a> {
     /// Places among all candidates, with what stands there.
     fn iter(self) -> impl Iterator<Item = (usize, &'a Candidate)> {
-        let in_flight_max = self.in_flight_max;
+        let Self { in_flight_max, standing, .. } = self;
         self.candidates
             .iter()
             .enumerate()
-            .filter(move |(_, c)| c.standing == Standing::Usable && c.in_flight < in_flight_max)
+            .filter(move |(_, c)| c.standing == standing && c.in_flight < in_flight_max)
     }
 
     fn count(self) -> usize {
@@ -221,7 +226,7 @@ impl<'a> Open<'a> {
 
     fn why_none(self) -> NoPick {
         let any = |standing| self.candidates.iter().any(|c| c.standing == standing);
-        if any(Standing::Usable) {
+        if any(Standing::Usable) || any(Standing::Spare) {
             NoPick::AllFull
         } else if any(Standing::Tried) {
             NoPick::AllTried

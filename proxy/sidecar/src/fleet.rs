@@ -63,6 +63,8 @@ pub struct BackendState {
     pub policy: Arc<Policy>,
     /// In the order of their addresses: those that are written, and those of its names.
     pub endpoints: Vec<Arc<EndpointState>>,
+    /// Which of them this sidecar uses while it can.
+    members: Vec<bool>,
     /// What is known of its names; nothing of one that was not looked up yet.
     pub hosts: Vec<(Host, Option<Arc<Known>>)>,
     origin: Option<Arc<Origin>>,
@@ -70,10 +72,18 @@ pub struct BackendState {
 }
 
 /// What a backend keeps across snapshots.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct BackendHistory {
+    /// Draws the endpoints that are used, where there are many: each sidecar has its own.
+    key: u64,
     turn: AtomicU64,
     retries: Mutex<RetryBudget>,
+}
+
+impl Default for BackendHistory {
+    fn default() -> Self {
+        Self { key: seed::draw(), turn: AtomicU64::default(), retries: Mutex::default() }
+    }
 }
 
 /// An endpoint that lives.
@@ -187,14 +197,15 @@ impl BackendState {
         let candidates: Vec<Candidate> = self
             .endpoints
             .iter()
-            .map(|state| {
+            .zip(&self.members)
+            .map(|(state, is_member)| {
                 let load = state.load.lock();
                 let prompt = demand.map(prompt_of).zip(presumed);
                 Candidate {
                     standing: if tried.iter().any(|other| Arc::ptr_eq(other, state)) {
                         Standing::Tried
                     } else if self.readiness(state) == Belief::Ready && !load.is_draining() {
-                        Standing::Usable
+                        if *is_member { Standing::Usable } else { Standing::Spare }
                     } else {
                         Standing::Unready
                     },

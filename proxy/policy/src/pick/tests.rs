@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 use LoadBalancer::{LeastCost, LeastRequest, P2c, Random, RoundRobin};
-use Standing::{Ejected, Tried, Unready, Usable};
+use Standing::{Ejected, Spare, Tried, Unready, Usable};
 
 const IN_FLIGHT_MAX: u32 = 10;
 
@@ -51,6 +51,18 @@ fn the_reason_for_picking_nothing_names_what_would_help() {
         none(&[(Ejected, 0), (Tried, 0)], NoPick::AllTried);
         none(&[(Tried, 0), (Usable, 10)], NoPick::AllFull);
         none(&[(Usable, 11), (Usable, 10)], NoPick::AllFull);
+    }
+}
+
+#[test]
+fn a_spare_one_is_chosen_where_no_other_can_be() {
+    for balancer in ALL {
+        let candidates = [(Spare, 0), (Usable, 9), (Spare, 0)];
+        check(balancer, &candidates, draws(0.9, 0.9, 0), Ok((1, Reason::Only)));
+        let candidates = [(Spare, 3), (Usable, 10), (Tried, 0)];
+        check(balancer, &candidates, draws(0.9, 0.9, 0), Ok((0, Reason::Only)));
+        let candidates = [(Spare, 10), (Usable, 10)];
+        check(balancer, &candidates, draws(0.9, 0.9, 0), Err(NoPick::AllFull));
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use penstock_model::names::EndpointId;
 use penstock_model::snapshot::{Backend, Endpoint, Snapshot};
+use penstock_policy::pick::subset;
 use penstock_policy::route::RouteTable;
 
 use super::names::Names;
@@ -43,6 +44,7 @@ impl Fleet {
             backend: Arc::clone(backend),
             policy: Arc::clone(snapshot.policy_of(&backend.id)),
             endpoints: Vec::new(),
+            members: Vec::new(),
             hosts: hosts.map(|host| (host.clone(), names.get(&host.name).cloned())).collect(),
             origin: origin(backend, before),
             history: before.map(|state| Arc::clone(&state.history)).unwrap_or_default(),
@@ -50,6 +52,8 @@ impl Fleet {
         let places = places(&state, snapshot.endpoints_of(&backend.id));
         state.endpoints =
             places.into_values().map(|endpoint| next_endpoint(endpoint, &state, before)).collect();
+        let addresses: Vec<_> = state.endpoints.iter().map(|state| state.endpoint.id.address).collect();
+        state.members = subset::members(state.history.key, &addresses);
         state
     }
 }
