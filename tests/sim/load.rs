@@ -97,30 +97,42 @@ fn what_one_caller_does_is_known_to_another_within_a_tenth_of_a_second() {
 #[test]
 fn a_burst_of_many_callers_is_spread_by_cost() {
     let callers = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let burst = |policy: &'static str| {
+    let burst = |policy: &'static str, seed: u64| {
         simulate(Transport::Memory, async || {
             let policy = json!({"loadBalancer": {"policy": policy}});
-            let world = world(3, &["--noise 0"; 4], &callers, policy).await;
+            let world = world(seed, &["--noise 0"; 4], &callers, policy).await;
             for (number, caller) in callers.iter().enumerate() {
                 assert_eq!(one(&world, caller, number, 10, &[]).await.0, 200);
             }
-            let begun = Instant::now();
-            // One in eight has thirty times the prompt of the others.
+            // Within 640 ms, and one in eight has thirty times the prompt of the others.
             let asked = (0..64).map(|number| {
-                let repetitions = if number % 8 == number / 8 { 3_000 } else { 100 };
-                one(&world, callers[number % 8], 100 + number, repetitions, &[])
+                let world = &world;
+                async move {
+                    sleep(Duration::from_millis(number as u64 * 10)).await;
+                    let repetitions = if number % 8 == number / 8 { 3_000 } else { 100 };
+                    let asked = Instant::now();
+                    let (status, _) = one(world, callers[number % 8], 100 + number, repetitions, &[]).await;
+                    (status, asked.elapsed())
+                }
             });
             let answered = join_all(asked).await;
             assert!(answered.iter().all(|(status, _)| *status == 200), "{answered:?}");
-            let took = begun.elapsed();
+            let took = answered.iter().map(|(_, took)| *took).sum::<Duration>() / 64;
             let refused: u64 = callers.iter().flat_map(|caller| refusals(&world, caller).into_values()).sum();
             world.end().await;
             (took, refused)
         })
     };
-    let [(by_cost, refused), (by_request, _), (by_lot, _)] = ["LeastCost", "P2C", "Random"].map(burst);
-    println!("by cost {by_cost:?}, {refused} refusals; by requests {by_request:?}; by lot {by_lot:?}");
-    // Two long ones for each engine are the least that is possible; the others have three and more somewhere.
+    // Over several seeds: in one of them any rule can have luck.
+    let all = |policy| {
+        (1..=6)
+            .map(|seed| burst(policy, seed))
+            .fold((Duration::ZERO, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    };
+    let [(by_cost, refused), (by_request, _), (by_lot, _)] = ["LeastCost", "P2C", "Random"].map(all);
+    println!(
+        "mean of an answer, three bursts together: by cost {by_cost:?}, {refused} refusals; by requests {by_request:?}; by lot {by_lot:?}"
+    );
     assert!(
         by_cost < by_request.mul_f64(0.9) && by_cost < by_lot.mul_f64(0.9),
         "{by_cost:?} {by_request:?} {by_lot:?}"
@@ -178,6 +190,36 @@ fn who_cannot_be_served_in_time_is_told_at_once_and_when_to_come_again() {
         assert_eq!(served + refused, 30, "{statuses:?}");
         assert!(served >= 4 && refused >= 6, "some fit into six seconds, and not all: {statuses:?}");
         assert!(refusals(&world, "web").contains_key("late"), "{:?}", refusals(&world, "web"));
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_long_body_waits_until_it_is_let_in_and_comes_whole_to_who_lets_it_in() {
+    simulate(Transport::Memory, async || {
+        let callers = ["a", "b", "c", "d"];
+        let world = world(6, &["--noise 0"; 4], &callers, json!({})).await;
+        for number in 0..16 {
+            assert_eq!(one(&world, callers[number % 4], number, 10, &[]).await.0, 200);
+        }
+        // Three times what travels with the head.
+        let asked = (0..16).map(|number| {
+            let world = &world;
+            async move {
+                let words = format!("{number} ") + &WORDS.repeat(6_000);
+                let body = chat(&words, json!({"max_tokens": 5, "ignore_eos": true}));
+                let mut connection = world.connect(callers[number % 4], Version::BOTH[number % 2]).await;
+                let request = connection.post("/v1/chat/completions", &body);
+                ask(&mut connection, request).await
+            }
+        });
+        let answered = join_all(asked).await;
+        for seen in &answered {
+            assert_eq!((seen.status, seen.is_whole), (Some(200), true), "{seen}");
+        }
+        let refused: u64 = callers.iter().flat_map(|caller| refusals(&world, caller).into_values()).sum();
+        println!("{refused} refusals of 16");
+        assert!(refused > 0, "nobody was refused, and nothing is shown");
         world.end().await;
     });
 }

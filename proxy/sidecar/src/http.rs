@@ -110,7 +110,10 @@ async fn pass(caller: &mut Caller, exchange: &mut Exchange) -> Result<(), Stop> 
     prepare::open_account(caller, exchange);
     prepare::refuse_ambiguity(caller, exchange)?;
     match exchange.direction() {
-        Direction::Inbound => prepare::choose_application(caller, exchange)?,
+        Direction::Inbound => {
+            prepare::choose_application(caller, exchange)?;
+            admit::ask_for_body(caller).await?;
+        }
         Direction::Outbound => prepare::choose_backend(caller, exchange).await?,
     }
     if prepare::redirect(caller, exchange).await? {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use penstock_dialect::reply::ErrorCode;
 use penstock_model::snapshot::LoadBalancer;
 use penstock_policy::ledger::Shape;
@@ -13,6 +13,7 @@ use penstock_policy::speed::Size;
 use super::exchange::Exchange;
 use super::headers;
 use crate::clock;
+use crate::listen::caller::{Caller, CallerError, Then};
 use crate::load::engines::Engine;
 use crate::load::wire::{self, Demand};
 use crate::upstream::call::{Failure, Promise, Target};
@@ -54,6 +55,20 @@ pub(super) fn let_in(
             Err(Failure::new(ErrorCode::Refused, message))
         }
     }
+}
+
+/// Inbound: a body that waits for it may come, now that the request has been let in.
+///
+/// # Errors
+/// When the caller is gone.
+pub(super) async fn ask_for_body(caller: &mut Caller) -> Result<(), CallerError> {
+    if !caller.head().headers.contains_key(&wire::BODY) {
+        return Ok(());
+    }
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = StatusCode::CONTINUE;
+    head.headers.insert(wire::ACCEPTED, HeaderValue::from_static("1"));
+    caller.send_head(head, Then::Later).await
 }
 
 /// Outbound: whether an endpoint is chosen by what the request demands.

@@ -25,6 +25,10 @@ pub const PROMPT: HeaderName = HeaderName::from_static("x-penstock-prompt");
 /// How long it may take until the first token.
 pub const PATIENCE: HeaderName = HeaderName::from_static("x-penstock-patience");
 
+/// The body of a request follows when it has been let in (`awaits`): it is long, and would be sent in vain to who refuses.
+pub const BODY: HeaderName = HeaderName::from_static("x-penstock-body");
+/// On a 100: the request has been let in.
+pub const ACCEPTED: HeaderName = HeaderName::from_static("x-penstock-accepted");
 /// Asks for reports of an application instead of for the application: in place of `x-penstock-target`, so that a sidecar that does not
 /// know it answers 421.
 pub const SUBSCRIBE: HeaderName = HeaderName::from_static("x-penstock-subscribe");

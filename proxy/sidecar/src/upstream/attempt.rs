@@ -21,6 +21,7 @@ use super::tunnel::Tunnel;
 use super::upload::{Feeding, Upload};
 use crate::http::headers::{self, SWITCHED, TARGET, WIRE, WIRE_VERSION};
 use crate::http::hygiene;
+use crate::load::wire::{ACCEPTED, BODY};
 use crate::seed;
 
 /// The one protocol that connections are switched to.
@@ -131,6 +132,7 @@ async fn over_http2(
     head: Head,
     call: &Call,
 ) -> Result<(Response<()>, Answer), Failed> {
+    let mut is_held = head.headers.contains_key(&BODY);
     let mut request = head.http2_request(carrier)?;
     if call.upgrade.is_some() {
         if !sender.is_extended_connect_protocol_enabled() {
@@ -145,9 +147,15 @@ async fn over_http2(
         sender.send_request(request, ends).map_err(|error| Failed::http2(&error, Sent::Nothing))?;
     let sending = call.upload.feed(stream);
     let response = poll_fn(|context| {
-        sending.poll(context);
         while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
+            if carrier == Carrier::Mesh && interim.headers().contains_key(&ACCEPTED) {
+                is_held = false;
+                continue;
+            }
             call.line.interim_came(interim);
+        }
+        if !is_held {
+            sending.poll(context);
         }
         Pin::new(&mut answer).poll(context)
     });

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
 use penstock_model::units::Moment;
 use penstock_policy::gate::{Patience, REFUSALS_MAX, Refusal};
@@ -291,6 +291,10 @@ impl LogicalRequest {
                     // Only who was promised a first token has something that others could break.
                     let token = promise.first_token.and(promise.token);
                     wire::write_demand(&mut head.headers, demand, self.patience(ticket, refusals), token);
+                    // Only a sidecar that speaks of load is known to answer to this.
+                    if !self.call.upload.is_whole() && ticket.endpoint().last_told().is_some() {
+                        head.headers.insert(wire::BODY, HeaderValue::from_static("awaits"));
+                    }
                 }
             }
         }
