@@ -151,6 +151,39 @@ async fn the_demo_shows_a_mesh_without_a_lost_request_and_leaves_nothing_behind(
 }
 
 #[tokio::test]
+async fn a_comparison_shows_three_policies_without_a_lost_request_and_leaves_nothing_behind() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut command = built("penstock");
+    command.args(["demo", "--compare", "--for", "3s", "--json"]);
+    command.env("TMPDIR", dir.path()).current_dir(elsewhere.path());
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let last: Value = serde_json::from_str(ended.stdout.lines().last().expect("a comparison")).unwrap();
+    let runs = last["policies"].as_array().expect("policies");
+    let names: Vec<_> = runs.iter().filter_map(|run| run["policy"].as_str()).collect();
+    assert_eq!(names, ["RoundRobin", "LeastRequest", "LeastCost"], "{last:#}");
+    for run in runs {
+        let count = |name: &str| run[name].as_u64().unwrap_or_else(|| panic!("{name}: {run:#}"));
+        assert!(count("requests") > 10 && count("answered") > 10, "{run:#}");
+        assert_eq!(count("answered") + count("shed"), count("requests"), "nothing is lost: {run:#}");
+        assert_eq!(run["requests"], runs[0]["requests"], "the same requests: {last:#}");
+        let taken: u64 =
+            run["backends"].as_array().unwrap().iter().filter_map(|taken| taken["requests"].as_u64()).sum();
+        assert!(taken >= count("answered"), "each run has its own counts: {run:#}");
+        assert!(taken <= count("requests"), "each run has its own counts: {run:#}");
+        for metric in ["ttft_ms", "tpot_ms"] {
+            assert!(run[metric]["p99"].as_f64().is_some_and(|ms| ms > 0.0), "{metric}: {run:#}");
+        }
+    }
+    let versions: std::collections::BTreeSet<_> = runs.iter().map(|run| run["version"].to_string()).collect();
+    assert_eq!(versions.len(), 3, "{last:#}");
+    for name in names {
+        assert!(ended.stderr.contains(name), "{name}: {ended:?}");
+    }
+    nothing_is_left(dir.path()).await;
+}
+
+#[tokio::test]
 async fn an_interrupted_demo_leaves_nothing_behind() {
     for (name, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
         let dir = tempfile::tempdir().unwrap();

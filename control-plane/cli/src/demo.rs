@@ -1,6 +1,7 @@
 //! `penstock demo`: a whole mesh on this machine, real requests through it, and a table to watch it by.
 
 mod child;
+mod compare;
 mod mesh;
 mod programs;
 mod prompt;
@@ -32,7 +33,8 @@ use crate::status::Status;
 
 use mesh::{Mesh, Places};
 use report::Report;
-use written::MODEL;
+use traffic::{Mix, Plan};
+use written::{Balance, MODEL};
 
 pub(crate) use tether::{TetherFlags, tether};
 
@@ -46,6 +48,10 @@ pub(crate) struct Flags {
     /// How long requests are sent, from 1s to 1h
     #[arg(long = "for", value_name = "DURATION", default_value = "20s", value_parser = planned)]
     planned: Duration,
+    /// Sends the same requests by round robin, by least request and by marginal cost, for so long each, and sets the
+    /// three side by side
+    #[arg(long)]
+    compare: bool,
     /// Prints the result as one JSON object, in the last line of stdout
     #[arg(long)]
     json: bool,
@@ -69,37 +75,55 @@ pub(crate) async fn run(flags: &Flags) -> Result<ExitCode, Fault> {
     let mut stops = Stops::listen().map_err(failed)?;
     let mut mesh = Mesh::new().map_err(failed)?;
     let ended = tokio::select! {
-        report = show(flags, &mut mesh) => Ok(report),
+        said = show(flags, &mut mesh) => Ok(said),
         exit = stops.next() => Err(exit),
     };
     mesh.end().await;
-    let report = match ended {
-        Ok(report) => report.map_err(failed)?,
+    let said = match ended {
+        Ok(said) => said.map_err(failed)?,
         Err(exit) => {
             output::talk("\ninterrupted: all processes are ended, all files removed");
             return Ok(ExitCode::from(exit));
         }
     };
-    tell(flags, &report).map_err(failed)?;
-    match report.fault() {
+    tell(flags, &said).map_err(failed)?;
+    match said.fault {
         None => Ok(ExitCode::SUCCESS),
         Some(fault) => Err(failed(anyhow::anyhow!(fault))),
     }
 }
 
-async fn show(flags: &Flags, mesh: &mut Mesh) -> anyhow::Result<Report> {
+/// What is left to say at the end.
+struct Said {
+    /// One line of JSON.
+    object: String,
+    words: String,
+    /// What is not as it should be.
+    fault: Option<String>,
+}
+
+async fn show(flags: &Flags, mesh: &mut Mesh) -> anyhow::Result<Said> {
     let client = fetch::client();
     let colour = Colour::of(&stderr());
     let told = |line: &str| output::talk(format_args!("{} {line}", colour.paint(Ink::Green, "✓")));
-    let places = mesh.start(&client, told).await?;
-    let status: Status = places.plane.get(&client, "/api/v1/status").await?;
-    let version = status.config.version.context("the control plane has nothing in force")?;
+    let balance = if flags.compare { compare::FIRST } else { Balance::P2c };
+    let (places, version) = mesh.start(&client, balance, told).await?;
     if stdout().is_terminal() {
         output::talk(invitation(colour, &places));
     }
-    let shown = traffic::run(&client, mesh, &places, flags.planned, &version).await?;
+    if flags.compare {
+        let comparison = compare::run(&client, mesh, &places, (flags.planned, version), told).await?;
+        return Ok(Said {
+            object: comparison.json()?,
+            words: comparison.words(Colour::of(&stdout())),
+            fault: comparison.fault(),
+        });
+    }
+    let plan = Plan { mix: Mix::Sample, planned: flags.planned, version: &version };
+    let shown = traffic::run(&client, mesh, &places, plan).await?;
     let status: Status = places.plane.get(&client, "/api/v1/status").await?;
-    Ok(Report::new(shown, &places, &status))
+    let report = Report::new(shown, &places, &status);
+    Ok(Said { object: report.json()?, words: report.words(), fault: report.fault() })
 }
 
 /// What to try in another terminal meanwhile.
@@ -116,17 +140,17 @@ fn invitation(colour: Colour, places: &Places) -> String {
     .join("\n")
 }
 
-fn tell(flags: &Flags, report: &Report) -> anyhow::Result<()> {
-    let object = report.json()?;
+fn tell(flags: &Flags, said: &Said) -> anyhow::Result<()> {
+    let Said { object, words, .. } = said;
     if let Some(file) = &flags.json_file {
         std::fs::write(file, format!("{object}\n"))
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     if flags.json {
-        output::talk(report.words());
+        output::talk(words);
         output::print(&format!("{object}\n"))?;
     } else {
-        output::print(&report.words())?;
+        output::print(words)?;
     }
     Ok(())
 }

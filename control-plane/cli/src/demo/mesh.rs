@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::child::Child;
 use super::programs::Programs;
 use super::scratch::Scratch;
-use super::written::{self, Beside, MODEL, NAMESPACE, NOTHING_YET, Place, PlaneAccess};
+use super::written::{self, Balance, Beside, MODEL, NAMESPACE, NOTHING_YET, Place, PlaneAccess};
 use crate::clock;
 use crate::fetch::{HttpClient, Site};
 use crate::status::Status;
@@ -50,6 +50,8 @@ pub(super) struct Places {
     pub(super) callers: Vec<Caller>,
     /// Admin listeners of all sidecars, callers' and engines'.
     sidecars: Vec<(String, Site)>,
+    /// The engines as documents list them.
+    listed: Vec<Place>,
 }
 
 /// One engine.
@@ -114,15 +116,17 @@ impl Mesh {
         Ok(Self { programs: Programs::find()?, children: Vec::new(), scratch: Scratch::make()? })
     }
 
-    /// Starts everything, writes the documents, and waits until every sidecar has accepted them.
+    /// Starts everything, writes the documents, and waits until every sidecar has accepted them. Says where everything is, and
+    /// which version is in force.
     ///
     /// # Errors
     /// When a child does not come up, or a sidecar does not get there in time.
     pub(super) async fn start(
         &mut self,
         client: &HttpClient,
-        mut told: impl FnMut(&str),
-    ) -> anyhow::Result<Places> {
+        balance: Balance,
+        told: impl Fn(&str),
+    ) -> anyhow::Result<(Places, String)> {
         let documents = self.scratch.dir("documents")?;
         self.scratch.write("documents/routes.yaml", NOTHING_YET)?;
         let plane = self.start_plane(&documents).await?;
@@ -131,17 +135,32 @@ impl Mesh {
         let engines = self.start_engines().await?;
         told("four engines up: three like an H100, one like an A100");
         let (callers, inbound, sidecars) = self.start_sidecars(&plane, &engines).await?;
-        let before = self.synced(client, &site, &sidecars, None).await?;
+        self.synced(client, &site, &sidecars, None).await?;
         told("six sidecars up, each with a certificate of its own");
         let place = |(engine, sidecar): (&Engine, &SocketAddr)| Place {
             engine: engine.address.clone(),
             sidecar: sidecar.to_string(),
         };
-        let routes = written::routes(&engines.iter().zip(&inbound).map(place).collect::<Vec<_>>());
-        self.scratch.write("documents/routes.yaml", &routes)?;
-        let version = self.synced(client, &site, &sidecars, Some(&before)).await?;
+        let listed = engines.iter().zip(&inbound).map(place).collect();
+        let places = Places { plane: site, engines, callers, sidecars, listed };
+        let version = self.publish(client, &places, balance).await?;
         told(&format!("documents written: compiled to version {version}, pushed, accepted by all"));
-        Ok(Places { plane: site, engines, callers, sidecars })
+        Ok((places, version))
+    }
+
+    /// Writes documents that differ from those in force, and waits until every sidecar has accepted them. Says their version.
+    ///
+    /// # Errors
+    /// When a sidecar does not get there in time.
+    pub(super) async fn publish(
+        &mut self,
+        client: &HttpClient,
+        places: &Places,
+        balance: Balance,
+    ) -> anyhow::Result<String> {
+        let before: Status = places.plane.get(client, "/api/v1/status").await?;
+        self.scratch.write("documents/routes.yaml", &written::routes(&places.listed, balance))?;
+        self.synced(client, &places.plane, &places.sidecars, before.config.version.as_deref()).await
     }
 
     async fn start_plane(&mut self, documents: &std::path::Path) -> anyhow::Result<PlaneListens> {
@@ -316,6 +335,7 @@ impl Places {
             engines: names.iter().map(engine).collect(),
             callers,
             sidecars,
+            listed: Vec::new(),
         }
     }
 }

@@ -79,14 +79,14 @@ const WORDS: [&str; 64] = [
     "write",
 ];
 
-/// The body of a streamed chat completion, the `number`-th of the demo.
-pub(super) fn chat_body(model: &str, number: u64, arrival: &Arrival) -> Vec<u8> {
+/// The body of a streamed chat completion, the `number`-th of the demo. Prompts share caches with those of the same salt alone.
+pub(super) fn chat_body(model: &str, number: u64, arrival: &Arrival, salt: Option<&str>) -> Vec<u8> {
     let bytes = arrival.prompt_tokens as usize * BYTES_PER_TOKEN;
     let assistant = ASSISTANTS[(mixed(number) % ASSISTANTS.len() as u64) as usize];
     let system_bytes = SYSTEM_BYTES_MAX.min(bytes / 2);
     let system = prose(&format!("You are the {assistant} assistant."), seed_of(assistant), system_bytes);
     let user = prose(&format!("Question {number}:"), number, bytes - system_bytes);
-    let body = json!({
+    let mut body = json!({
         "model": model,
         "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
         "max_tokens": arrival.answer_tokens,
@@ -95,6 +95,9 @@ pub(super) fn chat_body(model: &str, number: u64, arrival: &Arrival) -> Vec<u8> 
         "stream": true,
         "stream_options": {"include_usage": true},
     });
+    if let Some(salt) = salt {
+        body["cache_salt"] = salt.into();
+    }
     body.to_string().into_bytes()
 }
 
@@ -117,7 +120,7 @@ fn seed_of(assistant: &str) -> u64 {
 }
 
 /// One step of SplitMix64.
-fn mixed(state: u64) -> u64 {
+pub(super) fn mixed(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -135,7 +138,8 @@ mod tests {
 
     fn prompts(number: u64, prompt_tokens: u32) -> (String, String) {
         let arrival = Arrival { at: Duration::ZERO, prompt_tokens, answer_tokens: 7 };
-        let body: Value = serde_json::from_slice(&chat_body("m", number, &arrival)).unwrap();
+        let body: Value = serde_json::from_slice(&chat_body("m", number, &arrival, None)).unwrap();
+        assert_eq!(body.get("cache_salt"), None);
         assert_eq!(
             (&body["max_tokens"], &body["stream"], &body["model"]),
             (&7.into(), &true.into(), &"m".into())
@@ -150,6 +154,16 @@ mod tests {
             let (system, user) = prompts(3, tokens);
             assert_eq!(system.len() + user.len(), tokens as usize * BYTES_PER_TOKEN, "{tokens}");
         }
+    }
+
+    #[test]
+    fn a_salt_changes_nothing_but_itself() {
+        let arrival = Arrival { at: Duration::ZERO, prompt_tokens: 100, answer_tokens: 7 };
+        let body = |salt| serde_json::from_slice::<Value>(&chat_body("m", 3, &arrival, salt)).unwrap();
+        let mut salted = body(Some("pinch"));
+        assert_eq!(salted["cache_salt"], "pinch");
+        salted.as_object_mut().unwrap().remove("cache_salt");
+        assert_eq!(salted, body(None));
     }
 
     #[test]

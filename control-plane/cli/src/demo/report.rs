@@ -78,7 +78,7 @@ impl Report {
             profile: engine.profile,
             requests: now.requests,
             tokens: now.tokens,
-            prefix_hit: now.cached_share.map(|share| rounded(share, 4)),
+            prefix_hit: now.cached_share().map(|share| rounded(share, 4)),
         });
         Self {
             api_version: "penstock.dev/v1alpha1",
@@ -202,12 +202,14 @@ mod tests {
         for ending in endings {
             let first_token = Some(Duration::from_millis(60));
             let per_token = Some(Duration::from_millis(9));
-            tally.record(Outcome { ending: ending.clone(), tokens: 5, first_token, per_token });
+            let outcome = Outcome { ending: ending.clone(), tokens: 5, first_token, per_token };
+            tally.record(outcome, Duration::ZERO);
         }
         let engine = EngineNow {
             requests: 61,
             tokens: 9_000,
-            cached_share: Some(0.123_456),
+            prompt_tokens: 1_000_000,
+            prompt_tokens_cached: 123_456,
             aborted: 1,
             ..EngineNow::default()
         };

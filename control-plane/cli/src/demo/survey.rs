@@ -31,12 +31,50 @@ pub(super) struct EngineNow {
     pub(super) waiting: u64,
     /// Share of the KV cache that running sequences hold.
     pub(super) kv_share: f64,
-    /// Share of prompt tokens that came from the prefix cache.
-    pub(super) cached_share: Option<f64>,
+    /// Of the requests that it has taken so far.
+    pub(super) prompt_tokens: u64,
+    /// Those of them that came from the prefix cache.
+    pub(super) prompt_tokens_cached: u64,
     /// Output tokens so far.
     pub(super) tokens: u64,
+    /// Requests that the engine answered to the end.
+    pub(super) finished: u64,
     /// Requests that the engine gave up because their caller had left.
     pub(super) aborted: u64,
+}
+
+impl Survey {
+    /// What engines have done since `before`; what they hold, and connections, are those of this moment.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let engines = self.engines.iter().enumerate().map(|(index, now)| match before.engines.get(index) {
+            Some(before) => now.since(before),
+            None => now.clone(),
+        });
+        Self { engines: engines.collect(), tls: self.tls.clone() }
+    }
+}
+
+impl EngineNow {
+    /// Share of prompt tokens that came from the prefix cache.
+    pub(super) fn cached_share(&self) -> Option<f64> {
+        share(self.prompt_tokens_cached, self.prompt_tokens)
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            prompt_tokens: self.prompt_tokens.saturating_sub(before.prompt_tokens),
+            prompt_tokens_cached: self.prompt_tokens_cached.saturating_sub(before.prompt_tokens_cached),
+            tokens: self.tokens.saturating_sub(before.tokens),
+            finished: self.finished.saturating_sub(before.finished),
+            aborted: self.aborted.saturating_sub(before.aborted),
+            ..*self
+        }
+    }
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 /// Connections between sidecars, as the callers' ends count them.
@@ -56,6 +94,7 @@ struct Stats {
     prompt_tokens: u64,
     prompt_tokens_cached: u64,
     generation_tokens: u64,
+    finished_requests: u64,
     aborted_requests: u64,
 }
 
@@ -104,15 +143,16 @@ pub(super) async fn survey(client: &HttpClient, places: &Places) -> anyhow::Resu
 
 impl Stats {
     fn now(&self, requests: u64, in_flight: u64) -> EngineNow {
-        let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
         EngineNow {
             requests,
             in_flight,
             running: self.running,
             waiting: self.waiting,
             kv_share: share(self.kv_blocks_used, self.kv_blocks_total).unwrap_or_default(),
-            cached_share: share(self.prompt_tokens_cached, self.prompt_tokens),
+            prompt_tokens: self.prompt_tokens,
+            prompt_tokens_cached: self.prompt_tokens_cached,
             tokens: self.generation_tokens,
+            finished: self.finished_requests,
             aborted: self.aborted_requests,
         }
     }
@@ -171,10 +211,32 @@ mod tests {
             prompt_tokens,
             prompt_tokens_cached: 25,
             generation_tokens: 7,
+            finished_requests: 6,
             aborted_requests: 0,
         };
         let now = stats(100).now(9, 3);
-        assert_eq!((now.requests, now.in_flight, now.kv_share, now.cached_share), (9, 3, 0.25, Some(0.25)));
-        assert_eq!(stats(0).now(0, 0).cached_share, None);
+        assert_eq!((now.requests, now.in_flight, now.kv_share, now.cached_share()), (9, 3, 0.25, Some(0.25)));
+        assert_eq!(stats(0).now(0, 0).cached_share(), None);
+    }
+
+    #[test]
+    fn a_difference_counts_what_was_done_and_keeps_what_is_held() {
+        let engine = |done: u64, held: u64| EngineNow {
+            requests: done,
+            prompt_tokens: 10 * done,
+            prompt_tokens_cached: 5 * done - held,
+            tokens: 3 * done,
+            finished: done,
+            aborted: done,
+            running: held,
+            waiting: held,
+            in_flight: held,
+            kv_share: 0.5,
+        };
+        let survey = |done, held| Survey { engines: vec![engine(done, held)], tls: Tls::default() };
+        let mut expected = survey(40, 2);
+        expected.engines[0].prompt_tokens_cached = 5 * 40 + 4 - 2;
+        assert_eq!(survey(50, 2).since(&survey(10, 4)), expected);
+        assert_eq!(survey(50, 2).since(&Survey::default()), survey(50, 2));
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Tally {
     pub(super) left: u64,
     pub(super) shed: u64,
     pub(super) errors: u64,
+    /// First tokens that came within what was promised.
+    pub(super) in_time: u64,
     /// The first few different reasons of errors.
     pub(super) reasons: Vec<String>,
     first_token: Histogram<u64>,
@@ -45,13 +47,17 @@ impl Tally {
             left: 0,
             shed: 0,
             errors: 0,
+            in_time: 0,
             reasons: Vec::new(),
             first_token: histogram()?,
             per_token: histogram()?,
         })
     }
 
-    pub(super) fn record(&mut self, outcome: Outcome) {
+    /// A request whose first token was `promised` after so long.
+    pub(super) fn record(&mut self, outcome: Outcome, promised: Duration) {
+        let is_served = matches!(outcome.ending, Ending::Answered | Ending::Left);
+        self.in_time += u64::from(is_served && outcome.first_token.is_some_and(|first| first <= promised));
         match outcome.ending {
             Ending::Answered => self.answered += 1,
             Ending::Left => self.left += 1,
@@ -112,10 +118,14 @@ mod tests {
         for ending in
             [Ending::Answered, Ending::Answered, Ending::Left, Ending::Shed, Ending::Failed("x".to_owned())]
         {
-            tally.record(outcome(ending, None));
+            tally.record(outcome(ending, Some(7)), Duration::from_millis(7));
         }
         assert_eq!((tally.answered, tally.left, tally.shed, tally.errors), (2, 1, 1, 1));
-        assert_eq!(tally.ended(), 5);
+        assert_eq!(tally.in_time, 3, "what was refused or failed kept no promise");
+        tally.record(outcome(Ending::Answered, Some(8)), Duration::from_millis(7));
+        tally.record(outcome(Ending::Answered, None), Duration::from_millis(7));
+        assert_eq!((tally.answered, tally.in_time), (4, 3));
+        assert_eq!(tally.ended(), 7);
     }
 
     #[test]
@@ -123,7 +133,7 @@ mod tests {
         let mut tally = Tally::new().unwrap();
         assert_eq!(tally.first_token_ms(), Quantiles { p50: None, p90: None, p99: None });
         for ms in 1..=100 {
-            tally.record(outcome(Ending::Answered, Some(ms)));
+            tally.record(outcome(Ending::Answered, Some(ms)), Duration::ZERO);
         }
         let quantiles = tally.first_token_ms();
         for (found, expected) in [(quantiles.p50, 50.0), (quantiles.p90, 90.0), (quantiles.p99, 99.0)] {

@@ -199,7 +199,8 @@ fn backend(scene: &Scene<'_>, index: usize, engine: &EngineNow) -> Line {
     let filled = ((engine.in_flight as f64 / IN_FLIGHT_FULL as f64) * IN_FLIGHT_BAR as f64).round() as usize;
     let filled = filled.min(IN_FLIGHT_BAR);
     let share = |share: f64| format!("{:.1}%", share * 100.0);
-    let hit = engine.cached_share.map_or_else(|| "–".to_owned(), |cached| format!("{:.0}%", cached * 100.0));
+    let hit =
+        engine.cached_share().map_or_else(|| "–".to_owned(), |cached| format!("{:.0}%", cached * 100.0));
     let ink = if engine.waiting > 0 { Ink::Yellow } else { Ink::Plain };
     vec![
         Cell::new(Ink::Bold, format!("  {name:<9} ")),
@@ -259,16 +260,16 @@ mod tests {
     use crate::output;
 
     fn engine(tokens: u64, in_flight: u64, waiting: u64) -> EngineNow {
-        let (running, kv_share, cached_share) = (in_flight - waiting, 0.0213, Some(0.384));
         EngineNow {
             requests: tokens / 10,
             in_flight,
-            running,
+            running: in_flight - waiting,
             waiting,
-            kv_share,
-            cached_share,
+            kv_share: 0.0213,
+            prompt_tokens: 1_000,
+            prompt_tokens_cached: 384,
             tokens,
-            aborted: 0,
+            ..EngineNow::default()
         }
     }
 
@@ -277,7 +278,8 @@ mod tests {
         for number in 1..=50 {
             let first_token = Some(Duration::from_millis(number));
             let per_token = Some(Duration::from_micros(9_000 + number));
-            tally.record(Outcome { ending: Ending::Answered, tokens: 9, first_token, per_token });
+            let outcome = Outcome { ending: Ending::Answered, tokens: 9, first_token, per_token };
+            tally.record(outcome, Duration::ZERO);
         }
         let mut rates = Rates::default();
         let mut survey = Survey::default();

@@ -11,6 +11,37 @@ pub(super) const NAMESPACE: &str = "demo";
 /// Says that there is nothing on purpose, so that sidecars can come up before there is anything to route to.
 pub(super) const NOTHING_YET: &str = "# The demo writes its route here once its engines are up.\n";
 
+/// How an engine is chosen for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Balance {
+    P2c,
+    RoundRobin,
+    LeastRequest,
+    LeastCost,
+}
+
+impl Balance {
+    /// As a BackendPolicy has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::P2c => "P2C",
+            Self::RoundRobin => "RoundRobin",
+            Self::LeastRequest => "LeastRequest",
+            Self::LeastCost => "LeastCost",
+        }
+    }
+
+    /// In words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::P2c => "the less loaded of two drawn at random",
+            Self::RoundRobin => "one after the other",
+            Self::LeastRequest => "the one with the fewest requests in flight",
+            Self::LeastCost => "where the request costs everybody least",
+        }
+    }
+}
+
 /// An engine as a Backend lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -21,7 +52,7 @@ pub(super) struct Place {
 }
 
 /// One Backend, how it is used, one route by model, one promise.
-pub(super) fn routes(places: &[Place]) -> String {
+pub(super) fn routes(places: &[Place], balance: Balance) -> String {
     let mut endpoints = String::new();
     for Place { engine, sidecar } in places {
         let (address, port) = engine.rsplit_once(':').unwrap_or((engine, ""));
@@ -29,6 +60,7 @@ pub(super) fn routes(places: &[Place]) -> String {
         let _written =
             writeln!(endpoints, "    - {{address: {address}, port: {port}, sidecar: \"{sidecar}\"}}");
     }
+    let (policy, words) = (balance.name(), balance.words());
     format!(
         r#"# Where the model is served. Each endpoint has a sidecar in front of it, which is reached with mutual TLS.
 apiVersion: penstock.dev/v1alpha1
@@ -38,13 +70,13 @@ spec:
   default: true
   endpoints:
 {endpoints}---
-# How it is used: the less loaded of two drawn at random.
+# How it is used: {words}.
 apiVersion: penstock.dev/v1alpha1
 kind: BackendPolicy
 metadata: {{name: chat, namespace: {NAMESPACE}}}
 spec:
   targetRefs: [{{group: penstock.dev, kind: Backend, name: chat}}]
-  loadBalancer: {{policy: P2C}}
+  loadBalancer: {{policy: {policy}}}
 ---
 # Which requests go there: those that ask for the model, wherever in the body they say so.
 apiVersion: gateway.networking.k8s.io/v1
@@ -121,6 +153,8 @@ spec:
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use penstock_model::{Source, compile, compile_proxy};
 
     use super::*;
@@ -135,20 +169,24 @@ mod tests {
             engine: format!("127.0.0.1:{}", 9_000 + number),
             sidecar: format!("127.0.0.1:{}", 9_100 + number),
         };
-        let text = routes(&[place(1), place(2)]);
-        let compiled = compile(&source(text)).unwrap_or_else(|findings| panic!("{findings:#?}"));
-        assert_eq!(compiled.warnings, []);
-        let parts = compiled.snapshot.parts();
-        let counts = (
-            parts.backends.len(),
-            parts.endpoints.len(),
-            parts.routes.len(),
-            parts.policies.len(),
-            parts.slos.len(),
-        );
-        assert_eq!(counts, (1, 2, 1, 1, 1));
-        let sidecars: Vec<_> = parts.endpoints.values().filter_map(|endpoint| endpoint.sidecar).collect();
-        assert_eq!(sidecars.len(), 2);
+        let mut versions = BTreeSet::new();
+        for balance in [Balance::P2c, Balance::RoundRobin, Balance::LeastRequest, Balance::LeastCost] {
+            let text = routes(&[place(1), place(2)], balance);
+            let compiled = compile(&source(text)).unwrap_or_else(|findings| panic!("{findings:#?}"));
+            assert_eq!(compiled.warnings, [], "{balance:?}");
+            let parts = compiled.snapshot.parts();
+            let counts = (
+                parts.backends.len(),
+                parts.endpoints.len(),
+                parts.routes.len(),
+                parts.policies.len(),
+                parts.slos.len(),
+            );
+            assert_eq!(counts, (1, 2, 1, 1, 1), "{balance:?}");
+            assert!(parts.endpoints.values().all(|endpoint| endpoint.sidecar.is_some()), "{balance:?}");
+            versions.insert(compiled.snapshot.version().to_string());
+        }
+        assert_eq!(versions.len(), 4, "each is another version, so that sidecars are seen to follow");
     }
 
     #[test]
