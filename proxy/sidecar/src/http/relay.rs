@@ -45,7 +45,7 @@ pub(super) async fn relay(
         caller.send_head(head, Then::Later).await?;
         is_awaited = !caller.is_body_done();
     } else {
-        next = at_hand(request).await;
+        next = at_hand(caller, request).await;
         caller.send_head(head, what_follows(next.as_ref())).await?;
     }
     loop {
@@ -54,7 +54,7 @@ pub(super) async fn relay(
         if let Some(part) = part {
             is_over = is_end(&part);
             if !is_over {
-                next = at_hand(request).await;
+                next = at_hand(caller, request).await;
             }
             hand_down(part, what_follows(next.as_ref()), caller, exchange).await?;
         }
@@ -89,9 +89,12 @@ async fn either(
     .await
 }
 
-/// What else of the answer is there already.
-async fn at_hand(request: &mut LogicalRequest) -> Option<Next> {
-    poll_fn(|context| Poll::Ready(ready(request.poll_part(context)))).await
+/// What else of the answer is there already. Asked for callers of HTTP/1.1 alone: over HTTP/2 a turn's frames go out together by themselves.
+async fn at_hand(caller: &Caller, request: &mut LogicalRequest) -> Option<Next> {
+    match caller {
+        Caller::Http1(_) => poll_fn(|context| Poll::Ready(ready(request.poll_part(context)))).await,
+        Caller::Http2(_) => None,
+    }
 }
 
 fn what_follows(next: Option<&Next>) -> Then {
