@@ -15,5 +15,6 @@ mod leaves;
 mod load;
 mod meta;
 mod parity;
+mod prefixes;
 mod scrape;
 mod world;

@@ -127,6 +127,7 @@ impl App {
             settings: Arc::clone(&settings),
             live,
             telemetry,
+            identity: Arc::clone(&identity),
             engines: Engines::new(Arc::clone(&scrapes)),
             scrapes,
             draining,

@@ -20,8 +20,10 @@ use penstock_model::units::Moment;
 use penstock_policy::health::Belief;
 use penstock_policy::pick::cost::{Belief as LoadBelief, Prompt, Speed, Told};
 use penstock_policy::pick::{self, Believed, Candidate, Draws, NoPick, Reason, Standing};
+use penstock_policy::prefix::{Asked, Digest, Gap, Index};
 use penstock_policy::retry::RetryBudget;
 use penstock_policy::route::RouteTable;
+use penstock_policy::speed::Size;
 
 use self::health::Probed;
 use self::names::Known;
@@ -100,6 +102,8 @@ pub struct EndpointState {
     is_followed: AtomicBool,
     /// How loaded it is, where its sidecar tells.
     load: Mutex<LoadBelief>,
+    /// Which prompts it has cached, where its sidecar tells: as of the end of the last stream, if none is open.
+    cached: Mutex<Index>,
     /// What probes have found, where it is probed.
     pub probed: Probed,
 }
@@ -113,6 +117,7 @@ impl EndpointState {
             wanted_ns: AtomicU64::new(0),
             is_followed: AtomicBool::new(false),
             load: Mutex::default(),
+            cached: Mutex::default(),
             requests: AtomicU64::new(0),
             probed: Probed::default(),
         })
@@ -146,7 +151,27 @@ impl EndpointState {
 
     /// Its sidecar has told how loaded it is.
     pub fn told(&self, told: Told) {
-        self.load.lock().told(told, clock::now());
+        let mut load = self.load.lock();
+        let before = load.last().map(|(_, last)| last.instance);
+        load.told(told, clock::now());
+        drop(load);
+        // Whoever begins anew knows of nothing that is cached, and mostly nothing is.
+        if before.is_some_and(|before| before != told.instance) {
+            *self.cached.lock() = Index::default();
+        }
+    }
+
+    /// Its sidecar has told what it has cached.
+    ///
+    /// # Errors
+    /// When a part of it is missing: nothing is known any more.
+    pub fn told_cached(&self, digest: &Digest) -> Result<(), Gap> {
+        let mut cached = self.cached.lock();
+        let applied = cached.apply(digest);
+        if applied.is_err() {
+            *cached = Index::default();
+        }
+        applied
     }
 
     /// What its sidecar told last, and how long ago that was.
@@ -161,6 +186,8 @@ impl EndpointState {
 pub struct Ticket {
     state: Arc<EndpointState>,
     tokens: u64,
+    /// What the request demands here: what is believed cached there is in it.
+    pub demand: Option<Demand>,
     /// Why this endpoint.
     pub reason: Reason,
     /// What was believed of it, where costs decided.
@@ -186,21 +213,31 @@ fn prompt_of(demand: Demand) -> Prompt {
 }
 
 impl BackendState {
-    /// Picks an endpoint that is not among `tried` and takes a place there. `demand` is known of requests for generated text.
+    /// Picks an endpoint that is not among `tried` and takes a place there. `demand` is known of requests for generated text, and `prefix`
+    /// where it can be looked up who has the prompt's beginning.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn pick(&self, tried: &[Arc<EndpointState>], demand: Option<Demand>) -> Result<Ticket, NoPick> {
+    pub fn pick(
+        &self,
+        tried: &[Arc<EndpointState>],
+        demand: Option<Demand>,
+        prefix: Option<&Asked>,
+    ) -> Result<Ticket, NoPick> {
         let now = clock::now();
         let demand = demand.filter(|_| self.policy.load_balancer == LoadBalancer::LeastCost);
         let presumed = demand.map(|_| self.presumed_speed());
+        let demand_at = |state: &EndpointState| {
+            let cached_tokens = prefix.map_or(0, |prefix| state.cached.lock().cached_tokens(prefix));
+            demand.map(|demand| Demand { size: Size { cached_tokens, ..demand.size }, ..demand })
+        };
         let candidates: Vec<Candidate> = self
             .endpoints
             .iter()
             .zip(&self.members)
             .map(|(state, is_member)| {
+                let prompt = demand_at(state).map(prompt_of).zip(presumed);
                 let load = state.load.lock();
-                let prompt = demand.map(prompt_of).zip(presumed);
                 Candidate {
                     standing: if tried.iter().any(|other| Arc::ptr_eq(other, state)) {
                         Standing::Tried
@@ -225,6 +262,7 @@ impl BackendState {
         let in_flight_max = self.policy.requests_per_endpoint_max;
         let picked = pick::pick(self.policy.load_balancer, &candidates, in_flight_max, draws)?;
         let state = &self.endpoints[picked.index];
+        let demand = demand_at(state);
         let tokens = demand.map_or(0, |demand| u64::from(demand.size.tokens));
         state.in_flight.fetch_add(1, Ordering::Relaxed);
         state.tokens_in_flight.fetch_add(tokens, Ordering::Relaxed);
@@ -232,7 +270,13 @@ impl BackendState {
         if let Some(demand) = demand {
             state.load.lock().placed(prompt_of(demand), now);
         }
-        Ok(Ticket { state: Arc::clone(state), tokens, reason: picked.reason, believed: picked.believed })
+        Ok(Ticket {
+            state: Arc::clone(state),
+            tokens,
+            demand,
+            reason: picked.reason,
+            believed: picked.believed,
+        })
     }
 
     /// How fast an endpoint is taken to be that has not said so: as fast as another one of the backend.

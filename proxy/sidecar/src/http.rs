@@ -19,6 +19,7 @@ use penstock_policy::judge::Ending;
 use tokio::sync::watch;
 
 use self::exchange::Exchange;
+use crate::identity::Identity;
 use crate::listen::caller::{Caller, CallerError};
 use crate::listen::conn::Direction;
 use crate::live::Live;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// Memory for request bodies.
     pub body_budget: Arc<BodyBudget>,
+    /// Who this is, and under which keys prompts are compared.
+    pub identity: Arc<Identity>,
     /// What applications say of their load.
     pub scrapes: Arc<Scrapes>,
     /// The model servers beside this sidecar.

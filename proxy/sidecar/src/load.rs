@@ -2,12 +2,13 @@
 //!
 //! | | inbound | outbound |
 //! |---|---|---|
-//! | state | [`engines`]: a ledger for each application | a belief for each endpoint, in its `EndpointState` |
+//! | state | [`engines`]: a ledger for each application, and what it has [`cached`] | a belief and an index for each endpoint, in its `EndpointState` |
 //! | in | every request that passes | reports: in the heads of answers, and on streams that [`follow`] opens |
 //! | out | the same reports, by [`push`]; refusals | where a request goes, and for how long it is willing to wait |
 //!
 //! [`wire`] has the fields of both ways. What it all means is decided in `penstock_policy`.
 
+pub mod cached;
 pub mod engines;
 pub mod follow;
 pub mod push;

@@ -77,6 +77,12 @@ impl Digest {
         bytes
     }
 
+    /// Whether there may be more to tell at once.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.removed.len() + self.added.len() >= FINGERPRINTS_MAX
+    }
+
     /// From bytes of another sidecar.
     ///
     /// # Errors

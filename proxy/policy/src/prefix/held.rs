@@ -62,9 +62,16 @@ struct Use {
 pub struct Belief {
     /// Tokens before the end of each block believed held, and its last use.
     blocks: Vec<(u32, Use)>,
+    /// Tokens of the prompt that are among those held since it used them.
+    used_tokens: u32,
 }
 
 impl Belief {
+    /// The prompt has used its blocks before the engine said what it found of it.
+    pub fn is_used(&mut self, prompt: &[Boundary]) {
+        self.used_tokens = prompt.last().map_or(0, |last| last.tokens);
+    }
+
     /// Tokens that were believed cached.
     #[must_use]
     pub fn tokens(&self) -> u32 {
@@ -110,7 +117,7 @@ impl Held {
     #[must_use]
     pub fn believed(&self, prompt: &[Boundary]) -> Belief {
         let found = |boundary: &Boundary| Some((boundary.tokens, self.entries.get(&boundary.hash)?.used));
-        Belief { blocks: prompt.iter().map_while(found).collect() }
+        Belief { blocks: prompt.iter().map_while(found).collect(), used_tokens: 0 }
     }
 
     /// A prompt was computed, or its answer has ended: all its blocks are there, and none was used later.
@@ -143,7 +150,8 @@ impl Held {
         self.shrink();
     }
 
-    /// The engine said what it found of a prompt. To be called before the prompt [`uses`](Self::uses) its blocks.
+    /// The engine said what it found of a prompt. To be called before the prompt [`uses`](Self::uses) its blocks, or
+    /// with a belief that knows that it has.
     pub fn corrected(&mut self, belief: &Belief, counted: Counted) {
         let (believed, found) = (belief.tokens(), counted.cached_estimated());
         let enough = found.saturating_add(SLACK_TOKENS.max(believed / SLACK_SHARE));
@@ -152,7 +160,8 @@ impl Held {
             Some((_, used)) if enough < believed => {
                 self.forget_until(*used);
                 let doubted = u64::from(counted.estimated).min(self.room_learned / 2);
-                self.room_learned = self.tokens.max(doubted);
+                let others = self.tokens.saturating_sub(u64::from(belief.used_tokens));
+                self.room_learned = others.max(doubted);
             }
             _ => {
                 let more = u64::from(found.saturating_sub(believed));

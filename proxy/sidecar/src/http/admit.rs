@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use penstock_dialect::reply::ErrorCode;
 use penstock_model::snapshot::LoadBalancer;
 use penstock_policy::ledger::Shape;
+use penstock_policy::prefix::{Asked, Boundary};
 use penstock_policy::speed::Size;
 
 use super::exchange::Exchange;
@@ -101,6 +102,36 @@ pub(super) fn demand(exchange: &Exchange, fields: &HeaderMap) -> Option<Demand> 
     let is_streaming = facts.streaming || !exchange.is_held_whole;
     let shape = if is_streaming { Shape::Stream } else { Shape::Whole };
     (tokens > 0).then_some(Demand { size: Size { tokens, cached_tokens: 0 }, shape })
+}
+
+/// Outbound: its prompt, to be looked up among what endpoints have cached. `None` where there is nothing to look up, or no key to do it with.
+pub(super) fn asked(exchange: &Exchange, demand: Option<Demand>) -> Option<Asked> {
+    let keys = exchange.shared.identity.prefix_keys()?;
+    let tokens = demand?.size.tokens;
+    let prompt = boundaries(exchange);
+    (!prompt.is_empty()).then(|| Asked::new(&prompt, tokens, &keys))
+}
+
+/// Inbound: the body has ended, and it is known what the engine will have computed.
+pub(super) fn prompt_is_whole(exchange: &mut Exchange) {
+    if exchange.stay.is_none() {
+        return;
+    }
+    let prompt = boundaries(exchange);
+    let facts = exchange.scanner.as_ref().map(|body| body.0.facts());
+    let estimated = facts.map_or(0, |facts| facts.prompt_tokens_estimate());
+    if let Some(stay) = exchange.stay.as_mut().filter(|_| !prompt.is_empty()) {
+        stay.asked(prompt, u32::try_from(estimated).unwrap_or(u32::MAX));
+    }
+}
+
+/// Places of the prompt, as far as its body has come.
+fn boundaries(exchange: &Exchange) -> Vec<Boundary> {
+    let found = exchange.scanner.as_ref().map(|body| body.0.prefix()).unwrap_or_default();
+    let boundary = |boundary: penstock_dialect::prefix::Boundary| {
+        Some(Boundary { tokens: u32::try_from(boundary.tokens()).ok()?, hash: boundary.hash })
+    };
+    found.into_iter().map_while(boundary).collect()
 }
 
 /// Outbound: how long its first token may take.

@@ -22,6 +22,7 @@ use penstock_policy::speed::Size;
 use prometheus::Histogram;
 
 use super::Shared;
+use super::admit;
 use super::headers;
 use crate::clock;
 use crate::fleet::Fleet;
@@ -242,7 +243,8 @@ impl Exchange {
     }
 
     /// The body has ended.
-    pub fn upload_ends(&self) {
+    pub fn upload_ends(&mut self) {
+        admit::prompt_is_whole(self);
         if let Some(upload) = &self.upload {
             upload.finish(self.line.take_trailers());
         }
@@ -280,7 +282,7 @@ impl Exchange {
         let before = self.content_events();
         self.read_answer(|meter, on_gap| meter.chunk(bytes, now.0, on_gap));
         let tokens = self.content_events() - before;
-        if let Some(stay) = self.stay.as_ref().filter(|_| tokens > 0) {
+        if let Some(stay) = self.stay.as_mut().filter(|_| tokens > 0) {
             stay.tokens(u32::try_from(tokens).unwrap_or(u32::MAX), now);
         }
     }
@@ -305,11 +307,9 @@ impl Exchange {
         let reading = self.answered.meter.as_ref().map(|meter| *meter.reading()).unwrap_or_default();
         let usage = reading.usage.unwrap_or_default();
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        let size = usage
-            .input
-            .map(|tokens| Size { tokens: small(tokens), cached_tokens: small(usage.cached.unwrap_or(0)) });
+        let size = usage.input.map(|tokens| Size { tokens: small(tokens), cached_tokens: 0 });
         let output_tokens = small(usage.output.unwrap_or(reading.content_events));
-        stay.end(Said { size, output_tokens }, clock::now());
+        stay.end(Said { size, output_tokens }, usage.cached.map(small), clock::now());
     }
 
     fn read_answer(&mut self, read: impl FnOnce(&mut Meter, &mut dyn FnMut(u64))) {

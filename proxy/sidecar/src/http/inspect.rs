@@ -45,7 +45,9 @@ pub(super) fn begin(exchange: &mut Exchange, fields: &HeaderMap) {
         content_type: headers::text(fields, &CONTENT_TYPE),
         content_encoding: encoding.map(|value| value.to_str().unwrap_or("unknown")),
     };
-    exchange.scanner = Some(Body(Scanner::new(asked.dialect, head)));
+    let scanner = Scanner::new(asked.dialect, head);
+    let is_compared = asked.dialect.generates() && exchange.shared.identity.prefix_keys().is_some();
+    exchange.scanner = Some(Body(if is_compared { scanner.with_prefix() } else { scanner }));
 }
 
 /// Whether the model may still come with the body.

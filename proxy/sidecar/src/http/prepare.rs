@@ -169,6 +169,7 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
     };
     let is_body_done = caller.is_body_done();
     let demand = admit::demand(exchange, &caller.head().headers);
+    let asked_prompt = admit::asked(exchange, demand);
     let promise = admit::promise(exchange, &caller.head().headers);
     let head = head(caller, asked, chosen).map_err(Stop::Refused)?;
     let rule = chosen.rule.as_ref().map(|matched| matched.rule());
@@ -193,6 +194,7 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
         error_dialect: exchange.error_dialect(),
         deadline: deadline.map(|span| exchange.started + span),
         demand,
+        prefix: asked_prompt,
         promise,
         attempt_timeout,
     };

@@ -11,9 +11,11 @@ use penstock_model::units::Moment;
 use penstock_policy::gate::{self, Patience, Promise, Refusal, Verdict};
 use penstock_policy::ledger::{Entry, Ledger, Memory, Shape, Told as Said};
 use penstock_policy::pick::cost::{self, Prompt, Report, Terms, Told, Weights};
+use penstock_policy::prefix::{Boundary, Cursor, Digest, Keys};
 use penstock_policy::speed::Speed;
 use tokio::sync::watch;
 
+use super::cached::{Cached, Passing};
 use super::wire::Demand;
 use crate::scrape::Scrapes;
 use crate::{clock, seed};
@@ -46,6 +48,7 @@ pub struct Engine {
     endpoint: SocketAddr,
     scrapes: Arc<Scrapes>,
     state: Mutex<State>,
+    cached: Cached,
     /// Grows when a report would say something new.
     changes: watch::Sender<u64>,
 }
@@ -61,6 +64,12 @@ struct State {
 pub struct Stay {
     engine: Arc<Engine>,
     entry: Option<Entry>,
+    /// Tokens that the caller's sidecar believed cached, where the engine does not tell.
+    cached_tokens: u32,
+    /// Its prompt, once all of it is known.
+    prompt: Option<Passing>,
+    /// Tokens of its answer so far.
+    answer_tokens: u32,
 }
 
 /// Why a request is not let in.
@@ -90,6 +99,7 @@ impl Engines {
                 endpoint: application.endpoint,
                 scrapes: Arc::clone(&self.scrapes),
                 state: Mutex::new(state),
+                cached: Cached::default(),
                 changes,
             })
         });
@@ -149,18 +159,35 @@ impl Engine {
         let entry = state.ledger.enter(demand.size, demand.shape, promise, now);
         drop(state);
         self.changed();
-        Ok(Stay { engine: Arc::clone(self), entry: Some(entry) })
+        let cached_tokens = demand.size.cached_tokens;
+        Ok(Stay {
+            engine: Arc::clone(self),
+            entry: Some(entry),
+            cached_tokens,
+            prompt: None,
+            answer_tokens: 0,
+        })
     }
 
     /// The ledger, with what the engine itself says of its memory.
     fn look(&self, state: &mut State, now: Moment) -> Report {
-        let taken = self.scrapes.latest(self.endpoint, now);
-        let memory = taken.and_then(|taken| {
-            let used_tokens = taken.gauges.kv_tokens_used?;
-            Some(Memory { used_tokens, total_tokens: taken.gauges.kv_tokens_total? })
-        });
-        state.ledger.memory(memory.unwrap_or_default());
+        state.ledger.memory(self.memory(now).unwrap_or_default());
         state.ledger.report(now)
+    }
+
+    fn memory(&self, now: Moment) -> Option<Memory> {
+        let taken = self.scrapes.latest(self.endpoint, now)?;
+        let used_tokens = taken.gauges.kv_tokens_used?;
+        Some(Memory { used_tokens, total_tokens: taken.gauges.kv_tokens_total? })
+    }
+
+    fn kv_tokens(&self, now: Moment) -> Option<u64> {
+        self.memory(now).map(|memory| memory.total_tokens)
+    }
+
+    /// What a subscriber has not been told of the prompts that it has cached.
+    pub fn digest(&self, cursor: &mut Cursor, keys: &Keys) -> Option<Digest> {
+        self.cached.digest(cursor, keys)
     }
 
     /// Tells when a report would say something new.
@@ -205,24 +232,44 @@ impl Stay {
         }
     }
 
+    /// All of its prompt has come, of so many tokens as estimated.
+    pub fn asked(&mut self, prompt: Vec<Boundary>, estimated: u32) {
+        self.prompt = Some(self.engine.cached.asked(prompt, estimated));
+    }
+
     /// So many tokens of the answer came.
-    pub fn tokens(&self, tokens: u32, now: Moment) {
+    pub fn tokens(&mut self, tokens: u32, now: Moment) {
         if let Some(entry) = &self.entry {
             let was_first = self.engine.state.lock().ledger.tokens(entry, tokens, now);
+            self.engine.cached.answer_grows(tokens);
+            self.answer_tokens = self.answer_tokens.saturating_add(tokens);
+            if was_first && let Some(prompt) = &mut self.prompt {
+                self.engine.cached.computed(prompt, self.engine.kv_tokens(now));
+            }
             if was_first {
                 self.engine.changed();
             }
         }
     }
 
-    /// The answer is over.
-    pub fn end(mut self, said: Said, now: Moment) {
-        self.leave(said, now);
+    /// The answer is over. `found` are the tokens that the engine found in its cache, where it tells.
+    pub fn end(mut self, mut said: Said, found: Option<u32>, now: Moment) {
+        if let Some(size) = &mut said.size {
+            let believed = self.cached_tokens.min(size.tokens.saturating_sub(1));
+            size.cached_tokens = found.unwrap_or(believed);
+        }
+        self.leave(said, found, now);
     }
 
-    fn leave(&mut self, said: Said, now: Moment) {
+    fn leave(&mut self, said: Said, found: Option<u32>, now: Moment) {
         if let Some(entry) = self.entry.take() {
             self.engine.state.lock().ledger.leave(entry, said, now);
+            self.engine.cached.answer_ends(self.answer_tokens);
+            let is_computed = said.output_tokens > 0 || self.answer_tokens > 0;
+            if let Some(prompt) = self.prompt.take().filter(|_| is_computed) {
+                let counted = said.size.map(|size| size.tokens).zip(found);
+                self.engine.cached.ended(&prompt, counted, self.engine.kv_tokens(now));
+            }
             self.engine.changed();
         }
     }
@@ -230,7 +277,7 @@ impl Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        self.leave(Said::default(), clock::now());
+        self.leave(Said::default(), None, clock::now());
     }
 }
 

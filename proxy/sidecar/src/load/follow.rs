@@ -68,6 +68,35 @@ impl Follower {
     }
 }
 
+/// What comes of a part of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    GoOn,
+    /// A digest is missing: another stream begins with all that there is.
+    BeginAnew,
+}
+
+fn take(part: wire::Part, state: &EndpointState, address: SocketAddr) -> Then {
+    if let Some(told) = part.told {
+        state.told(told);
+    }
+    match part.digest {
+        None => Then::GoOn,
+        Some(Ok(digest)) => match state.told_cached(&digest) {
+            Ok(()) => Then::GoOn,
+            Err(gap) => {
+                tracing::debug!(%address, ?gap, "a prefix digest is missing");
+                Then::BeginAnew
+            }
+        },
+        // What a later release writes is passed over, and what is damaged is as good as missing: the next one has a gap before it.
+        Some(Err(error)) => {
+            tracing::debug!(%address, %error, "a prefix digest cannot be read");
+            Then::GoOn
+        }
+    }
+}
+
 async fn follow(
     pool: &Pool,
     place: &Place,
@@ -95,10 +124,11 @@ async fn follow(
             part = poll_fn(|context| answer.poll_part(context)) => match part? {
                 Part::Chunk { bytes: more, is_last } => {
                     bytes.extend_from_slice(&more);
-                    while let Some((told, length)) = wire::read_report(&bytes) {
-                        bytes.advance(length);
-                        if let (Some(told), Some(state)) = (told, state.upgrade()) {
-                            state.told(told);
+                    while let Some(part) = wire::read_report(&bytes) {
+                        bytes.advance(part.bytes);
+                        let Some(state) = state.upgrade() else { return Ok(()) };
+                        if take(part, &state, address) == Then::BeginAnew {
+                            return Ok(());
                         }
                     }
                     if is_last || bytes.len() > wire::REPORT_BYTES_MAX {

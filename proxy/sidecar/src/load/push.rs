@@ -6,6 +6,9 @@
 //!
 //! Long enough is 50 to 100 ms, drawn anew each time, so that many sidecars do not hear the same at the same moment and act alike; with
 //! many of them it is longer, so that all together cost no more than [`REPORTS_PER_SECOND`]. Where nothing changes nothing is sent.
+//!
+//! With a report comes a digest of the prompts that were cached or dropped since the last one, for peers whose identity is known and while
+//! there are keys; what one digest cannot take comes with the next. A new key begins anew.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -14,6 +17,7 @@ use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
+use penstock_policy::prefix::{Cursor, Digest};
 use tokio::time::sleep;
 
 use super::engines::Engine;
@@ -66,6 +70,8 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
     let _subscriber = shared.engines.subscriber();
     let mut changes = engine.changes();
     let mut draining = shared.draining.clone();
+    let mut cursor = Cursor::default();
+    let is_known = caller.arrival().peer.is_some();
     caller.send_head(head(StatusCode::OK), Then::Later).await?;
     loop {
         let is_draining = *draining.borrow_and_update();
@@ -78,8 +84,11 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
             () = poll_fn(|context| line.poll_outlet(context)) => {}
             gone = caller.body_or_gone(false) => return gone.map(drop),
         }
+        let keys = shared.identity.prefix_keys().filter(|_| is_known && !is_draining);
+        let digest = keys.and_then(|keys| engine.digest(&mut cursor, &keys));
+        let has_more = digest.as_ref().is_some_and(Digest::is_full);
         let then = if is_draining { Then::End } else { Then::Later };
-        caller.send(wire::write_report(&told), then).await?;
+        caller.send(wire::write_report(&told, digest.as_ref()), then).await?;
         if is_draining {
             return Ok(());
         }
@@ -89,6 +98,9 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
             gone = caller.body_or_gone(false) => return gone.map(drop),
             _ = draining.wait_for(|draining| *draining) => continue,
             () = sleep(interval) => {}
+        }
+        if has_more {
+            continue;
         }
         tokio::select! {
             biased;

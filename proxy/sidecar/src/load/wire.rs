@@ -11,6 +11,7 @@ use penstock_model::units::Moment;
 use penstock_policy::gate::{Patience, Promise, Refusal};
 use penstock_policy::ledger::Shape;
 use penstock_policy::pick::cost::{Report, Speed, Told};
+use penstock_policy::prefix::{DIGEST_BYTES_MAX, Digest, Garbled};
 use penstock_policy::speed::Size;
 use prost::{Message, decode_length_delimiter};
 
@@ -34,8 +35,8 @@ pub const ACCEPTED: HeaderName = HeaderName::from_static("x-penstock-accepted");
 pub const SUBSCRIBE: HeaderName = HeaderName::from_static("x-penstock-subscribe");
 /// Content type of a stream of reports: each with its length before it, as a varint.
 pub const REPORTS: &str = "application/vnd.penstock.load-reports";
-/// Longest report of a stream that is read, with its length.
-pub const REPORT_BYTES_MAX: usize = 1_024;
+/// Longest report of a stream that is read, with its length and a digest.
+pub const REPORT_BYTES_MAX: usize = 1_024 + DIGEST_BYTES_MAX;
 
 /// Longest value that is read: a report has less than 200 bytes.
 const LOAD_BYTES_MAX: usize = 1_024;
@@ -78,18 +79,35 @@ pub fn read_load(fields: &HeaderMap) -> Option<Told> {
     told_by(&v1::LoadReport::decode(&*STANDARD_NO_PAD.decode(text).ok()?).ok()?)
 }
 
-/// A report as a part of a stream.
-pub fn write_report(told: &Told) -> Bytes {
-    message(told).encode_length_delimited_to_vec().into()
+/// A report as a part of a stream, and what changed of the prompts that are cached.
+pub fn write_report(told: &Told, digest: Option<&Digest>) -> Bytes {
+    let prefix_digest = digest.map(Digest::encode).unwrap_or_default();
+    v1::LoadReport { prefix_digest, ..message(told) }.encode_length_delimited_to_vec().into()
 }
 
-/// The first report in `bytes` and how many of them it takes: nothing while it is not whole, no report where it cannot be read.
-pub fn read_report(bytes: &[u8]) -> Option<(Option<Told>, usize)> {
+/// What one part of a stream says.
+#[derive(Debug, PartialEq)]
+pub struct Part {
+    /// How the server stands; `None` where that cannot be read.
+    pub told: Option<Told>,
+    /// What changed of the prompts that it has cached, if it says.
+    pub digest: Option<Result<Digest, Garbled>>,
+    /// Bytes that it takes.
+    pub bytes: usize,
+}
+
+/// The first report in `bytes`: nothing while it is not whole.
+pub fn read_report(bytes: &[u8]) -> Option<Part> {
     let mut rest = bytes;
     let length = decode_length_delimiter(&mut rest).ok()?;
     let report = rest.get(..length)?;
     let read = v1::LoadReport::decode(report).ok();
-    Some((read.as_ref().and_then(told_by), bytes.len() - rest.len() + length))
+    let digest = read.as_ref().map(|read| &*read.prefix_digest).filter(|digest| !digest.is_empty());
+    Some(Part {
+        told: read.as_ref().and_then(told_by),
+        digest: digest.map(Digest::decode),
+        bytes: bytes.len() - rest.len() + length,
+    })
 }
 
 /// Tells the receiver what is demanded, how patient the caller's sidecar is, and what the caller was promised between tokens.
@@ -163,6 +181,7 @@ fn message(told: &Told) -> v1::LoadReport {
         kv_tokens_total: report.kv_tokens_total,
         arriving_permille: small(report.arriving * 1e3),
         bearable_ms: report.bearable_ms.map(|ms| ms as f32),
+        prefix_digest: Vec::new(),
         speed: speed.map(|speed| v1::Speed {
             front_end_ms: speed.front_end_ms as f32,
             step_ms: speed.step_ms as f32,
@@ -287,18 +306,31 @@ mod tests {
     fn reports_are_read_from_a_stream_wherever_it_is_cut() {
         let one = Told { sequence: 1, ..full() };
         let two = Told { sequence: 2, ..full() };
-        let all = [write_report(&one), write_report(&two)].concat();
-        let first = write_report(&one).len();
+        let digest = Digest { key: 7, number: 0, removed: vec![], added: (1..=4_000).collect() };
+        let all = [write_report(&one, Some(&digest)), write_report(&two, None)].concat();
+        let first = write_report(&one, Some(&digest)).len();
+        assert!((16_000..=REPORT_BYTES_MAX).contains(&first), "{first}");
         for cut in 0..all.len() {
             let read = read_report(&all[..cut]);
-            assert_eq!(
-                read.map(|(told, length)| (told.map(|told| told.sequence), length)),
-                (cut >= first).then_some((Some(1), first)),
-                "{cut}"
-            );
+            let whole = Part { told: Some(one), digest: Some(Ok(digest.clone())), bytes: first };
+            assert_eq!(read, (cut >= first).then_some(whole), "{cut}");
         }
-        assert_eq!(read_report(&all[first..]).and_then(|(told, _)| told).map(|told| told.sequence), Some(2));
-        assert_eq!(read_report(&[2, 0xff, 0xff]), Some((None, 3)), "what cannot be read is passed over");
+        let rest = Part { told: Some(two), digest: None, bytes: all.len() - first };
+        assert_eq!(read_report(&all[first..]), Some(rest));
+        let nothing = Part { told: None, digest: None, bytes: 3 };
+        assert_eq!(read_report(&[2, 0xff, 0xff]), Some(nothing), "what cannot be read is passed over");
+    }
+
+    #[test]
+    fn a_digest_that_cannot_be_read_is_told_apart_from_none() {
+        let check = |prefix_digest: &[u8], expected| {
+            let message = v1::LoadReport { prefix_digest: prefix_digest.to_vec(), ..message(&full()) };
+            let part = read_report(&message.encode_length_delimited_to_vec()).unwrap();
+            assert_eq!((part.told, part.digest), (Some(full()), expected), "{prefix_digest:?}");
+        };
+        check(&[], None);
+        check(&[9, 1], Some(Err(Garbled::Version(9))));
+        check(&[1, 1], Some(Err(Garbled::Length { came: 2, wanted: 13 })));
     }
 
     #[test]

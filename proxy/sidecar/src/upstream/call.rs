@@ -10,6 +10,7 @@ use penstock_dialect::Dialect;
 use penstock_dialect::reply::ErrorCode;
 use penstock_model::settings::Application;
 use penstock_model::units::Moment;
+use penstock_policy::prefix::Asked;
 
 use super::upload::{BodyBudget, Held, Upload};
 use crate::fleet::BackendState;
@@ -35,6 +36,8 @@ pub struct Call {
     pub deadline: Option<Moment>,
     /// What it demands of a model server, where it asks for generated text.
     pub demand: Option<Demand>,
+    /// Its prompt, as it is looked up among what endpoints have cached.
+    pub prefix: Option<Asked>,
     /// When its first token was promised, or is worth waiting for.
     pub promise: Promise,
     /// Longest time of one attempt, from its start to the end of its answer.
@@ -54,6 +57,7 @@ impl Call {
             error_dialect: Dialect::Http,
             deadline: None,
             demand: None,
+            prefix: None,
             promise: Promise::default(),
             attempt_timeout: None,
         }

@@ -248,18 +248,19 @@ impl LogicalRequest {
             Target::Nowhere => Err(Failure::new(ErrorCode::Internal, "a redirect was sent on")),
             Target::Application(application) => Ok((Place::of_application(application), LOCAL_TERMS, None)),
             Target::Backend(state) => {
-                let ticket = state.pick(&self.tried, self.call.demand).map_err(|none| {
-                    let code = match none {
-                        NoPick::NoEndpoints => ErrorCode::NoEndpoints,
-                        NoPick::AllFull => ErrorCode::Overloaded,
-                        NoPick::AllTried => ErrorCode::Connect,
-                    };
-                    let why = match none {
-                        NoPick::NoEndpoints => state.absence(),
-                        NoPick::AllFull | NoPick::AllTried => none.to_string(),
-                    };
-                    Failure::new(code, format!("Backend {}: {why}", state.backend.id))
-                })?;
+                let ticket =
+                    state.pick(&self.tried, self.call.demand, self.call.prefix.as_ref()).map_err(|none| {
+                        let code = match none {
+                            NoPick::NoEndpoints => ErrorCode::NoEndpoints,
+                            NoPick::AllFull => ErrorCode::Overloaded,
+                            NoPick::AllTried => ErrorCode::Connect,
+                        };
+                        let why = match none {
+                            NoPick::NoEndpoints => state.absence(),
+                            NoPick::AllFull | NoPick::AllTried => none.to_string(),
+                        };
+                        Failure::new(code, format!("Backend {}: {why}", state.backend.id))
+                    })?;
                 let id = &state.backend.id.0;
                 let labels = [&*id.namespace, &*id.name, ticket.reason.as_str()];
                 self.means.telemetry.metrics.picks.with_label_values(&labels).inc();
@@ -286,7 +287,7 @@ impl LogicalRequest {
             let endpoint = &ticket.endpoint().endpoint;
             if endpoint.sidecar.is_some() {
                 head.address(&endpoint.id, attempt);
-                if let Some(demand) = self.call.demand {
+                if let Some(demand) = ticket.demand {
                     let promise = self.call.promise;
                     // Only who was promised a first token has something that others could break.
                     let token = promise.first_token.and(promise.token);

@@ -1,0 +1,132 @@
+//! Inbound: which prompts a model server has computed and still keeps, as far as its sidecar saw them pass.
+//!
+//! ```text
+//!   body has ended ── asked ──► first token ── computed ──► last byte ── corrected by the engine's count, if it counts; used once more
+//! ```
+//!
+//! The engine's room for prompts is its KV memory less the answers under way; where it does not say how much it has,
+//! [`ROOM_TOKENS`]. From there on what it finds tells. Nothing is known of caches that the engine drops for reasons of its own.
+
+use parking_lot::Mutex;
+use penstock_policy::prefix::{Belief, Boundary, Counted, Cursor, Digest, Held, Keys};
+
+/// Tokens that an engine is taken to have room for which does not say: a model of some 30 billion parameters on two accelerators of
+/// 80 GB has 307,000.
+const ROOM_TOKENS: u64 = 262_144;
+
+/// What one engine has.
+#[derive(Debug, Default)]
+pub struct Cached(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    held: Held,
+    /// Tokens of the answers under way.
+    answer_tokens: u64,
+}
+
+/// One prompt on its way through the engine.
+#[derive(Debug)]
+pub struct Passing {
+    boundaries: Vec<Boundary>,
+    estimated: u32,
+    belief: Belief,
+}
+
+impl Cached {
+    /// A prompt of so many tokens, as estimated, is sent to the engine.
+    pub fn asked(&self, boundaries: Vec<Boundary>, estimated: u32) -> Passing {
+        let belief = self.0.lock().held.believed(&boundaries);
+        Passing { boundaries, estimated, belief }
+    }
+
+    /// So many tokens of an answer came.
+    pub fn answer_grows(&self, tokens: u32) {
+        self.0.lock().answer_tokens += u64::from(tokens);
+    }
+
+    /// An answer of so many tokens is gone.
+    pub fn answer_ends(&self, tokens: u32) {
+        let mut state = self.0.lock();
+        state.answer_tokens = state.answer_tokens.saturating_sub(u64::from(tokens));
+    }
+
+    /// The first token shows that the prompt has been computed.
+    pub fn computed(&self, passing: &mut Passing, kv_tokens: Option<u64>) {
+        self.0.lock().uses(passing, kv_tokens);
+        passing.belief.is_used(&passing.boundaries);
+    }
+
+    /// The answer is over, and `input` of its prompt's tokens were counted by the engine, with those that it found in its cache.
+    pub fn ended(&self, passing: &Passing, counted: Option<(u32, u32)>, kv_tokens: Option<u64>) {
+        let mut state = self.0.lock();
+        if let Some((input, cached)) = counted {
+            let counted = Counted { estimated: passing.estimated, input, cached };
+            state.held.corrected(&passing.belief, counted);
+        }
+        state.uses(passing, kv_tokens);
+    }
+
+    /// What a subscriber has not been told.
+    pub fn digest(&self, cursor: &mut Cursor, keys: &Keys) -> Option<Digest> {
+        self.0.lock().held.digest(cursor, keys)
+    }
+}
+
+impl State {
+    fn uses(&mut self, passing: &Passing, kv_tokens: Option<u64>) {
+        self.held.has_room(kv_tokens.unwrap_or(ROOM_TOKENS).saturating_sub(self.answer_tokens));
+        self.held.uses(&passing.boundaries);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(first: u64, blocks: u64) -> Vec<Boundary> {
+        (0..blocks).map(|block| Boundary { tokens: (block as u32 + 1) * 128, hash: first + block }).collect()
+    }
+
+    /// Tokens believed cached of a prompt of ten blocks, after what `happens`.
+    fn check(expected: u32, happens: impl FnOnce(&Cached)) {
+        let cached = Cached::default();
+        happens(&cached);
+        assert_eq!(cached.asked(prompt(100, 10), 1_280).belief.tokens(), expected);
+    }
+
+    #[test]
+    fn a_prompt_is_there_from_its_first_token_on() {
+        check(0, |cached| drop(cached.asked(prompt(100, 10), 1_280)));
+        check(1_280, |cached| cached.computed(&mut cached.asked(prompt(100, 10), 1_280), None));
+        check(640, |cached| cached.ended(&cached.asked(prompt(100, 5), 640), None, None));
+    }
+
+    #[test]
+    fn what_the_answers_take_is_no_room_for_prompts() {
+        let other = |cached: &Cached| cached.asked(prompt(900, 10), 1_280);
+        check(1_280, |cached| {
+            cached.computed(&mut cached.asked(prompt(100, 10), 1_280), Some(2_560));
+            cached.computed(&mut other(cached), Some(2_560));
+        });
+        check(640, |cached| {
+            cached.computed(&mut cached.asked(prompt(100, 10), 1_280), Some(2_560));
+            cached.answer_grows(640);
+            cached.computed(&mut other(cached), Some(2_560));
+        });
+    }
+
+    #[test]
+    fn an_engine_that_keeps_nothing_is_believed_less_with_each_answer() {
+        let cached = Cached::default();
+        let mut believed = Vec::new();
+        for _ in 0..12 {
+            let mut passing = cached.asked(prompt(100, 10), 1_280);
+            believed.push(passing.belief.tokens());
+            cached.computed(&mut passing, None);
+            cached.ended(&passing, Some((1_300, 0)), None);
+        }
+        assert_eq!(believed[1], 1_280);
+        assert!(believed.last().is_some_and(|tokens| *tokens <= 256), "{believed:?}");
+    }
+}
