@@ -30,8 +30,9 @@ const PROGRAMS: [&str; 3] = ["penstock-proxy", "penstock-control-plane", "pensto
 const START_MAX: Duration = Duration::from_secs(30);
 /// What does not return by itself within this does not return.
 const RETURN_MAX: Duration = Duration::from_secs(30);
-/// Longer than idle connections to an application that speaks HTTP/1.1 are kept, which is 3 s.
-const QUIET: Duration = Duration::from_secs(4);
+/// Longer than the load reports of an endpoint are listened to that nothing goes to, which is 11 s, and than idle connections to an
+/// application that speaks HTTP/1.1 are kept.
+const QUIET: Duration = Duration::from_secs(12);
 const POLL: Duration = Duration::from_millis(250);
 
 /// What runs.

@@ -23,6 +23,8 @@ const MISHAPS: [&str; 4] = [
     "penstock_requests_refused_total",
     "penstock_access_log_dropped_total",
 ];
+/// A gauge that says how old something is, and is no thing that is held.
+const AGE: &str = "penstock_load_signal_age_seconds";
 /// Gauges that are shown also when they are as they were.
 const SHOWN: [&str; 4] =
     ["penstock_inflight_requests", "penstock_open_connections", "penstock_body_held_bytes", "penstock_tasks"];
@@ -129,6 +131,7 @@ fn gauges(compared: &Compared<'_>, sidecar: usize) -> Vec<Row> {
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
     names.sort_unstable();
     names.dedup();
+    names.retain(|name| !name.starts_with(AGE));
     let row = |name: &String| {
         let value = |page: &std::collections::BTreeMap<String, f64>| page.get(name).copied().unwrap_or(0.0);
         let (before, after) = (value(before), value(after));

@@ -128,7 +128,7 @@ impl App {
             live,
             telemetry,
             identity: Arc::clone(&identity),
-            engines: Engines::new(Arc::clone(&scrapes)),
+            engines: Engines::new(Arc::clone(&scrapes), draining.clone()),
             scrapes,
             draining,
             means: Arc::new(means),

@@ -26,6 +26,8 @@ pub struct Engines {
     /// Tells this life of the sidecar from others.
     instance: u32,
     scrapes: Arc<Scrapes>,
+    /// Turns true when none of them takes anything new.
+    draining: watch::Receiver<bool>,
     engines: Mutex<BTreeMap<SocketAddr, Arc<Engine>>>,
     /// Sidecars that are told of any of them.
     subscribers: Arc<AtomicU32>,
@@ -47,6 +49,7 @@ pub struct Engine {
     instance: u32,
     endpoint: SocketAddr,
     scrapes: Arc<Scrapes>,
+    draining: watch::Receiver<bool>,
     state: Mutex<State>,
     cached: Cached,
     /// Grows when a report would say something new.
@@ -82,10 +85,10 @@ pub struct Refused {
 }
 
 impl Engines {
-    /// None yet. What they say of themselves is in `scrapes`.
-    pub fn new(scrapes: Arc<Scrapes>) -> Self {
+    /// None yet. What they say of themselves is in `scrapes`; when `draining` turns true they take nothing new.
+    pub fn new(scrapes: Arc<Scrapes>, draining: watch::Receiver<bool>) -> Self {
         let instance = (seed::draw() >> 32) as u32;
-        Self { instance, scrapes, engines: Mutex::default(), subscribers: Arc::default() }
+        Self { instance, scrapes, draining, engines: Mutex::default(), subscribers: Arc::default() }
     }
 
     /// That of an application; idle and unknown if it was never asked for before.
@@ -98,6 +101,7 @@ impl Engines {
                 instance: self.instance,
                 endpoint: application.endpoint,
                 scrapes: Arc::clone(&self.scrapes),
+                draining: self.draining.clone(),
                 state: Mutex::new(state),
                 cached: Cached::default(),
                 changes,
@@ -207,7 +211,7 @@ impl Engine {
         Told {
             instance: self.instance,
             sequence: state.sequence,
-            draining: false,
+            draining: *self.draining.borrow(),
             report: self.look(&mut state, now),
             speed: state.ledger.has_shown_speed().then(|| state.ledger.speed()),
         }
@@ -288,11 +292,17 @@ mod tests {
 
     use super::*;
 
-    fn engine() -> Arc<Engine> {
+    fn application() -> Application {
         let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
-        let application =
-            Application { endpoint: address, connect: address, protocol: Protocol::Http, metrics: None };
-        Engines::new(Arc::default()).of(&application)
+        Application { endpoint: address, connect: address, protocol: Protocol::Http, metrics: None }
+    }
+
+    fn engines(draining: watch::Receiver<bool>) -> Engines {
+        Engines::new(Arc::default(), draining)
+    }
+
+    fn engine() -> Arc<Engine> {
+        engines(watch::channel(false).1).of(&application())
     }
 
     fn demand(tokens: u32) -> Demand {
@@ -334,6 +344,15 @@ mod tests {
         assert!(engine.offer(demand(10), patience, None, Moment(0)).is_err());
         drop(first);
         assert!(engine.offer(demand(10), patience, None, Moment(1)).is_ok());
+    }
+
+    #[test]
+    fn from_the_beginning_of_a_drain_on_every_report_says_so() {
+        let (stopping, draining) = watch::channel(false);
+        let engine = engines(draining).of(&application());
+        assert!(!engine.report(Moment(0)).draining);
+        stopping.send_replace(true);
+        assert!(engine.report(Moment(1)).draining);
     }
 
     #[test]

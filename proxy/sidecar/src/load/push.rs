@@ -74,10 +74,9 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
     let is_known = caller.arrival().peer.is_some();
     caller.send_head(head(StatusCode::OK), Then::Later).await?;
     loop {
-        let is_draining = *draining.borrow_and_update();
         changes.mark_unchanged();
-        let mut told = engine.report(clock::now());
-        told.draining = is_draining;
+        let told = engine.report(clock::now());
+        let is_draining = told.draining;
         let line = Arc::clone(caller.line());
         tokio::select! {
             biased;
