@@ -66,11 +66,6 @@ impl Belief {
         self.placements.add(now, prompt);
     }
 
-    /// Forgets everything: the endpoint cannot be reached, and what it last said is no longer so.
-    pub fn forget(&mut self) {
-        *self = Self::default();
-    }
-
     /// The last report and when it came.
     pub fn last(&self) -> Option<&(Moment, Told)> {
         self.last.as_ref()
