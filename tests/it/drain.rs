@@ -169,14 +169,20 @@ async fn nothing_idle_holds_up_the_end() {
 
 #[tokio::test]
 async fn no_request_is_lost_while_a_model_server_s_sidecar_goes() {
+    // One that reports steer, and one that chooses by lot among those which have not said that they drain.
+    for policy in ["LeastCost", "Random"] {
+        goes_beside_another(policy).await;
+    }
+}
+
+async fn goes_beside_another(load_balancer: &str) {
     let mesh = Mesh::start().await;
     let mut a = mesh.serve("a", "--speed 50").await;
     let b = mesh.serve("b", "--speed 50").await;
     let web = mesh.caller("web").await;
     let documents = [
         backend("chat", &[a.endpoint(), b.endpoint()]).with("default", true),
-        // Whoever listens to reports hears of the drain in time, and would have nothing to try again.
-        policy("chat").with("loadBalancer", json!({"policy": "P2C"})),
+        policy("chat").with("loadBalancer", json!({"policy": load_balancer})),
     ];
     mesh.publish(&documents, &[&a.sidecar, &b.sidecar, &web]).await;
     let load = Load::start(web.outbound());
@@ -184,8 +190,10 @@ async fn no_request_is_lost_while_a_model_server_s_sidecar_goes() {
     a.sidecar.program.terminate();
     assert_eq!(a.sidecar.program.ended().await.code(), Some(0));
     load.more(100).await;
+    // Whether any was tried twice is luck: who hears of the drain in time has nothing to try again.
     let faults = load.end().await;
-    assert!(faults.is_empty(), "{} requests were lost: {faults:#?}", faults.len());
-    assert!(a.engine.count("finished_requests").await > 0);
-    assert!(web.metrics().await.sum("penstock_retries_total", &[("outcome", "success")]) > 0.0);
+    assert!(faults.is_empty(), "{load_balancer}: {} requests were lost: {faults:#?}", faults.len());
+    for engine in [&a.engine, &b.engine] {
+        assert!(engine.count("finished_requests").await > 0, "{load_balancer}");
+    }
 }

@@ -167,7 +167,7 @@ async fn a_sidecar_that_restarts_without_its_control_plane_knows_its_routes_and_
     ];
     mesh.publish(&documents, &[&web, &a.sidecar, &b.sidecar]).await;
     let version = mesh.plane.status().await["config"]["version"].clone();
-    web.kept("plain").await;
+    web.kept(version.as_str().unwrap()).await;
     mesh.plane.kill();
     web.restart().await;
     let dump = web.page("/config_dump").await;
@@ -224,7 +224,7 @@ async fn a_damaged_cache_is_told_and_not_believed() {
     let mesh = Mesh::start().await;
     let (_a, _b, mut web) = two_engines(&mesh).await;
     let version = mesh.plane.status().await["config"]["version"].clone();
-    let cache = web.kept("chat").await;
+    let cache = web.kept(version.as_str().unwrap()).await;
     let mut bytes = std::fs::read(&cache).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use penstock_delivery::cache;
+use penstock_model::snapshot::Snapshot;
 use serde_json::{Value, json};
 
 use crate::client::{self, Connection, Version};
@@ -108,13 +110,14 @@ impl Sidecar {
         .await;
     }
 
-    /// Waits until the snapshot that it keeps for its next start speaks of `name`; gives the file.
-    pub async fn kept(&self, name: &str) -> PathBuf {
+    /// Waits until the snapshot that it keeps for its next start is of this version, which is some time after it uses it; gives the file.
+    pub async fn kept(&self, version: &str) -> PathBuf {
         let path = self.dir.join(format!("{}.state/snapshot.bin", self.name));
-        eventually(&format!("{name} is in {}", path.display()), async || {
+        eventually(&format!("{version} is in {}", path.display()), async || {
             let bytes = std::fs::read(&path).map_err(|error| error.to_string())?;
-            let found = bytes.windows(name.len()).any(|window| window == name.as_bytes());
-            if found { Ok(()) } else { Err(format!("{} bytes without it", bytes.len())) }
+            let parts = cache::decode(&bytes).map_err(|error| error.to_string())?;
+            let found = Snapshot::assemble(parts).version().to_string();
+            if found == version { Ok(()) } else { Err(format!("it holds {found}")) }
         })
         .await;
         path
