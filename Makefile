@@ -14,7 +14,7 @@ PURE := -p penstock-model -p penstock-delivery -p penstock-dialect -p penstock-p
 export PATH := $(VENV)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help demo build test pure lint deny bench-peers load soak simulate simulate-matrix release tools clients peers clean
+.PHONY: help demo build test pure lint deny bench-peers bench-live routers load soak simulate simulate-matrix release tools clients peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,10 @@ deny: ## licences, bans and sources of dependencies, and advisories where their 
 
 bench-peers: release peers ## what ours cost beside Envoy, HAProxy and nginx: make bench-peers [JSON=FILE] [ARGS='--scenario h1-sat']
 	@$(TARGET_DIR)/release/penstock-bench-peers --peers-dir $(PEERS)/bin $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+bench-live: release routers ## real sidecars beside the simulator and another router: make bench-live ARGS='--trace FILE --load 0.85 --rival sglang-router'
+	@cargo build --quiet --release -p penstock-engine >&2
+	@$(TARGET_DIR)/release/penstock-bench-live --peers-dir $(PEERS)/bin $(ARGS)
 
 load: release ## a quick look at what ours cost, beside no proxy: make load [ARGS='--scenario sse-paced']
 	@$(TARGET_DIR)/release/penstock-bench-peers --peers ours --rounds 1 $(or $(ARGS),--scenario h1-sat)
@@ -87,6 +91,13 @@ $(CLIENTS)/.made: tests/clients/requirements.txt
 peers: $(PEERS)/.made
 $(PEERS)/.made: tests/peers/install tests/peers/requirements.txt
 	@tests/peers/install $(PEERS) && touch $@ || echo "not every peer can be installed; tests that need one will be skipped"
+
+# Other routers for AI traffic, for bench-live alone.
+routers: $(PEERS)/.routers
+$(PEERS)/.routers: benches/live/requirements.txt
+	@mkdir -p $(PEERS)/bin && python3 -m venv $(PEERS)/venv && $(PEERS)/venv/bin/pip install --quiet -r $< && \
+	ln -sf $(PEERS)/venv/bin/sglang-router $(PEERS)/venv/bin/vllm-router $(PEERS)/bin/ && touch $@ \
+	|| echo "the other routers cannot be installed; --rival needs them" >&2
 
 clean: ## remove everything that was built or fetched
 	@cargo clean; rm -rf $(TOOLS)

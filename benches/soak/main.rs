@@ -13,7 +13,6 @@ mod bodies;
 mod cancels;
 mod client;
 mod flags;
-mod page;
 mod picture;
 mod requests;
 mod run;

@@ -8,7 +8,7 @@ use penstock_benches::h1::{self, Connection};
 use penstock_benches::ours::Sidecar;
 use penstock_benches::processes::{self, Memory};
 
-use super::page::Page;
+use penstock_benches::page::Page;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Serialize)]

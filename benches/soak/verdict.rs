@@ -209,8 +209,8 @@ pub(crate) fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::Page;
     use crate::picture::Seen;
+    use penstock_benches::page::Page;
 
     fn one(resident_mib: u64, descriptors: usize) -> One {
         let bytes = resident_mib << 20;

@@ -14,6 +14,7 @@ pub mod latency;
 pub mod limits;
 pub mod machine;
 pub mod ours;
+pub mod page;
 pub mod pattern;
 pub mod place;
 pub mod processes;

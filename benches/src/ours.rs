@@ -13,7 +13,8 @@ use crate::route::{Hops, Protocol};
 /// Above all that is open in any load.
 const REQUESTS_MAX: u32 = 100_000;
 const MODEL: &str = "bench";
-const NAMESPACE: &str = "bench";
+/// Of all documents and identities.
+pub const NAMESPACE: &str = "bench";
 
 /// Where requests go in the end.
 #[derive(Clone, Copy, Debug)]
@@ -70,16 +71,20 @@ pub async fn start(
             })
             .collect();
         let listener = json!({"inbound": {"listen": inbound, "applications": served}});
-        let (server, _) = start_sidecar(place, "server", &told, listener, dir).await?;
+        let (server, _) = start_sidecar((place, place.proxy_core), "server", &told, listener, dir).await?;
         sidecars.push(server);
     }
     let listener = json!({"outbound": {"listen": "127.0.0.1:0"}});
-    let (caller, said) = start_sidecar(place, "caller", &told, listener, dir).await?;
+    let (caller, said) = start_sidecar((place, place.proxy_core), "caller", &told, listener, dir).await?;
     sidecars.push(caller);
     Ok(Ours { target: listening(&said, "outbound")?, sidecars, plane })
 }
 
-fn start_plane(place: &Place, documents: &str, dir: &Path) -> anyhow::Result<Child> {
+/// Starts a control plane with these documents; its first line says where it is.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_plane(place: &Place, documents: &str, dir: &Path) -> anyhow::Result<Child> {
     let config = dir.join("documents");
     std::fs::create_dir(&config)?;
     std::fs::write(config.join("mesh.yaml"), documents)?;
@@ -92,9 +97,12 @@ fn start_plane(place: &Place, documents: &str, dir: &Path) -> anyhow::Result<Chi
     Child::start(start, &arguments)
 }
 
-/// The sidecar beside `name`, and its first line.
-async fn start_sidecar(
-    place: &Place,
+/// The sidecar beside `name` on a core, and its first line. `plane` is the control plane's first line, `listener` what a ProxyConfig has.
+///
+/// # Errors
+/// When it does not start.
+pub async fn start_sidecar(
+    (place, core): (&Place, usize),
     name: &str,
     plane: &Value,
     listener: Value,
@@ -103,7 +111,7 @@ async fn start_sidecar(
     let config = dir.join(format!("{name}.yaml"));
     std::fs::write(&config, sidecar_config(name, plane, listener))?;
     let program = place.programs.join("penstock-proxy");
-    let start = Start { name, program: &program, core: place.proxy_core, dir };
+    let start = Start { name, program: &program, core, dir };
     let mut process = Child::start(start, &["--config".to_owned(), config.display().to_string()])?;
     let said = process.first_line().await?;
     Ok((Sidecar { process, admin: listening(&said, "admin")? }, said))

@@ -112,7 +112,11 @@ impl Flags {
     }
 }
 
-fn age_ns(text: &str) -> Result<u64> {
+/// Nanoseconds of a duration such as `50ms`.
+///
+/// # Errors
+/// When it is none, or longer than 584 years.
+pub fn age_ns(text: &str) -> Result<u64> {
     let span: penstock_model::units::Span = text.parse()?;
     Ok(u64::try_from(span.duration().as_nanos())?)
 }

@@ -1,5 +1,7 @@
 //! What a run came to.
 
+use crate::slo::{Fare, Slo};
+
 /// Figures of one run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -30,6 +32,22 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Counts a request that was answered to its end.
+    pub fn answered(&mut self, fare: &Fare, prompt_tokens: u32, cached_tokens: u32, slo: &Slo) {
+        self.kept += u64::from(!fare.late);
+        self.late_first += u64::from(fare.to_first_ns() > slo.first_token_ns(prompt_tokens));
+        self.to_first_ms.push(fare.to_first_ns() as f64 / 1e6);
+        self.per_token_ms.extend(fare.per_token_ns().map(|ns| ns as f64 / 1e6));
+        self.prompt_tokens += u64::from(prompt_tokens);
+        self.cached_tokens += u64::from(cached_tokens);
+    }
+
+    /// Puts the times in order, from which quantiles are read.
+    pub fn sort(&mut self) {
+        self.to_first_ms.sort_by(f64::total_cmp);
+        self.per_token_ms.sort_by(f64::total_cmp);
+    }
+
     /// Share of the requests that got what was promised; 0 for a run that was given up.
     pub fn attainment(&self) -> f64 {
         if self.given_up { 0.0 } else { self.kept as f64 / self.counted.max(1) as f64 }

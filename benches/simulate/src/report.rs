@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::capacity::Found;
-use crate::outcome::quantile;
+use crate::outcome::{Outcome, quantile};
 use crate::policy::Policy;
 use crate::trace::Trace;
 use crate::world::Setting;
@@ -31,6 +31,17 @@ pub struct Line {
     pub rate: f64,
     /// Share of the oracle's capacity at which it ran, if it was asked so.
     pub load: Option<f64>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Which of its references the oracle was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// What a run came to, in figures. Those of requests are of all that count.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
     /// Share of the requests that kept the promise.
     pub attainment: f64,
     /// Time to the first token.
@@ -47,9 +58,6 @@ pub struct Line {
     pub preemptions_per_request: f64,
     /// Share of the prompt tokens that caches spared.
     pub prefix_hit: f64,
-    /// Which of its references the oracle was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
 }
 
 /// Quantiles in milliseconds.
@@ -95,9 +103,6 @@ pub enum Question {
 /// The line of a result.
 pub fn line(trace: &Trace, setting: &Setting, policy: Policy, question: Question, found: &Found) -> Line {
     let outcome = &found.outcome;
-    let first = |share| rounded(quantile(&outcome.to_first_ms, share));
-    let next = |share| rounded(quantile(&outcome.per_token_ms, share));
-    let share = |count: u64| count as f64 / outcome.counted.max(1) as f64;
     let load = if let Question::Load(share) = question { Some(share) } else { None };
     Line {
         policy: policy.to_string(),
@@ -110,18 +115,30 @@ pub fn line(trace: &Trace, setting: &Setting, policy: Policy, question: Question
         capacity: (question == Question::Capacity).then(|| rounded(outcome.rate)),
         rate: rounded(outcome.rate),
         load,
-        attainment: rounded(outcome.attainment()),
-        ttft_ms: FirstToken { p50: first(0.5), p90: first(0.9), p99: first(0.99) },
-        tpot_ms: PerToken { p50: next(0.5), p99: next(0.99) },
-        refusals_per_request: rounded(outcome.refusals_per_request()),
-        rejected: rounded(share(outcome.rejected)),
-        late: Late {
-            first_token: rounded(share(outcome.late_first)),
-            later_token: rounded(share(outcome.late_later())),
-        },
-        preemptions_per_request: rounded(share(outcome.preemptions)),
-        prefix_hit: rounded(outcome.prefix_hit()),
+        figures: Figures::of(outcome),
         reference: found.reference.map(|reference| reference.to_string()),
+    }
+}
+
+impl Figures {
+    /// The figures of a run.
+    pub fn of(outcome: &Outcome) -> Self {
+        let first = |share| rounded(quantile(&outcome.to_first_ms, share));
+        let next = |share| rounded(quantile(&outcome.per_token_ms, share));
+        let share = |count: u64| count as f64 / outcome.counted.max(1) as f64;
+        Self {
+            attainment: rounded(outcome.attainment()),
+            ttft_ms: FirstToken { p50: first(0.5), p90: first(0.9), p99: first(0.99) },
+            tpot_ms: PerToken { p50: next(0.5), p99: next(0.99) },
+            refusals_per_request: rounded(outcome.refusals_per_request()),
+            rejected: rounded(share(outcome.rejected)),
+            late: Late {
+                first_token: rounded(share(outcome.late_first)),
+                later_token: rounded(share(outcome.late_later())),
+            },
+            preemptions_per_request: rounded(share(outcome.preemptions)),
+            prefix_hit: rounded(outcome.prefix_hit()),
+        }
     }
 }
 
@@ -137,18 +154,18 @@ impl Line {
             self.policy,
             self.trace,
             self.rate,
-            self.attainment * 100.0,
-            self.ttft_ms.p50,
-            self.ttft_ms.p99,
-            self.tpot_ms.p99,
-            self.refusals_per_request,
-            self.prefix_hit
+            self.figures.attainment * 100.0,
+            self.figures.ttft_ms.p50,
+            self.figures.ttft_ms.p99,
+            self.figures.tpot_ms.p99,
+            self.figures.refusals_per_request,
+            self.figures.prefix_hit
         )
     }
 }
 
 /// To five digits: enough for every comparison, and the same on every machine.
-fn rounded(value: f64) -> f64 {
+pub fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
     }

@@ -26,7 +26,7 @@ use crate::policy::{Policy, Router, View, admits, speed_of};
 use crate::prefix::{Digests, Knowledge};
 use crate::sidecar::Sidecar;
 use crate::slo::{Fare, Slo};
-use crate::trace::Schedule;
+use crate::trace::{Arrival, Schedule};
 
 /// Nanoseconds from a sidecar to a server.
 const NETWORK_NS: u64 = 500_000;
@@ -362,16 +362,9 @@ impl<'a> World<'a> {
                 outcome.rejected += 1;
                 continue;
             }
-            outcome.kept += u64::from(!trip.fare.late);
-            let first_due_ns = self.setting.slo.first_token_ns(arrival.prompt_tokens);
-            outcome.late_first += u64::from(trip.fare.to_first_ns() > first_due_ns);
-            outcome.to_first_ms.push(trip.fare.to_first_ns() as f64 / 1e6);
-            outcome.per_token_ms.extend(trip.fare.per_token_ns().map(|ns| ns as f64 / 1e6));
-            outcome.prompt_tokens += u64::from(arrival.prompt_tokens);
-            outcome.cached_tokens += u64::from(trip.cached_tokens);
+            outcome.answered(&trip.fare, arrival.prompt_tokens, trip.cached_tokens, &self.setting.slo);
         }
-        outcome.to_first_ms.sort_by(f64::total_cmp);
-        outcome.per_token_ms.sort_by(f64::total_cmp);
+        outcome.sort();
         outcome.preemptions = self.backends.iter().map(|backend| backend.engine().totals().preemptions).sum();
         outcome
     }
@@ -386,25 +379,27 @@ fn reported_ns(now_ns: u64, age_ns: u64, phase_ns: u64) -> u64 {
     now_ns.saturating_sub(since)
 }
 
-fn trips(schedule: &Schedule, setting: &Setting) -> Vec<Trip> {
-    let mut draws = Draws::new(setting.seed, Purpose::Callers);
+/// Which sidecar each arrival comes through: requests by lot, sessions through one.
+pub fn callers(schedule: &Schedule, sidecars: usize, seed: u64) -> Vec<u32> {
+    let mut draws = Draws::new(seed, Purpose::Callers);
     let mut sidecar_of_session = std::collections::HashMap::new();
-    schedule
-        .arrivals
-        .iter()
-        .map(|arrival| {
-            let drawn = draws.below(setting.sidecars) as u32;
-            let sidecar = match arrival.session {
-                Some(session) => *sidecar_of_session.entry(session).or_insert(drawn),
-                None => drawn,
-            };
-            Trip { sidecar, ..Trip::default() }
-        })
-        .collect()
+    let drawn = |arrival: &Arrival| {
+        let drawn = draws.below(sidecars) as u32;
+        match arrival.session {
+            Some(session) => *sidecar_of_session.entry(session).or_insert(drawn),
+            None => drawn,
+        }
+    };
+    schedule.arrivals.iter().map(drawn).collect()
+}
+
+fn trips(schedule: &Schedule, setting: &Setting) -> Vec<Trip> {
+    let callers = callers(schedule, setting.sidecars, setting.seed);
+    callers.into_iter().map(|sidecar| Trip { sidecar, ..Trip::default() }).collect()
 }
 
 fn counted(schedule: &Schedule, fare: &Fare) -> bool {
-    (schedule.from_ns..schedule.until_ns).contains(&fare.arrived_ns)
+    schedule.counts(fare.arrived_ns)
 }
 
 /// Whether a request is expected to count, as far as that is known before the run.

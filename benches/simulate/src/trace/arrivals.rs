@@ -54,6 +54,18 @@ pub struct Schedule {
     pub rate: f64,
 }
 
+impl Schedule {
+    /// As much of it as arrives before `until_ns`.
+    pub fn until(self, until_ns: u64) -> Self {
+        Self { until_ns: self.until_ns.min(until_ns), ..self }
+    }
+
+    /// Whether figures count what arrives then.
+    pub fn counts(&self, at_ns: u64) -> bool {
+        (self.from_ns..self.until_ns).contains(&at_ns)
+    }
+}
+
 /// The trace with time compressed by `scale`, which is above 0.
 pub fn arrivals(trace: &Trace, scale: f64, seed: u64) -> Schedule {
     let rate = trace.rate() * scale;

@@ -6,23 +6,23 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use serde::Serialize;
 
-use penstock_benches::h1::{self, Connection};
+use crate::h1::{self, Connection};
 
 /// Gauges that tell of time, or of the process, which the kernel is asked about.
 const NO_ACCOUNTS: [&str; 4] = ["process_", "identity_", "penstock_build_info", "penstock_xds_last_update"];
 
 /// Series by name and labels, as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Page {
+pub struct Page {
     /// What has to return: how much there is of something.
-    pub(crate) gauges: BTreeMap<String, f64>,
+    pub gauges: BTreeMap<String, f64>,
     /// What only grows.
-    pub(crate) counters: BTreeMap<String, f64>,
+    pub counters: BTreeMap<String, f64>,
 }
 
 impl Page {
     /// The page as it is now.
-    pub(crate) async fn of(admin: SocketAddr) -> anyhow::Result<Self> {
+    pub async fn of(admin: SocketAddr) -> anyhow::Result<Self> {
         let mut text = Vec::new();
         let mut connection = Connection::open(admin).await?;
         connection.exchange(&h1::get(admin, "/metrics"), |bytes| text.extend_from_slice(bytes)).await?;
@@ -50,7 +50,7 @@ impl Page {
     }
 
     /// Sum of a counter's series that have all these labels, written as `name="value"`.
-    pub(crate) fn count(&self, name: &str, labels: &[&str]) -> f64 {
+    pub fn count(&self, name: &str, labels: &[&str]) -> f64 {
         let has = |series: &str| {
             let rest = series.strip_prefix(name);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
@@ -60,7 +60,7 @@ impl Page {
     }
 
     /// Sum of a gauge's series that have this label.
-    pub(crate) fn gauge(&self, name: &str, label: &str) -> f64 {
+    pub fn gauge(&self, name: &str, label: &str) -> f64 {
         let has = |series: &&String| series.starts_with(name) && series.contains(label);
         self.gauges.keys().filter(has).map(|series| self.gauges[series]).sum()
     }
