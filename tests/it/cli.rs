@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use penstock_tests::client::{Version, get};
 use penstock_tests::documents::{backend, file};
+use penstock_tests::engine::chat;
 use penstock_tests::mesh::Mesh;
 use penstock_tests::programs::{Ended, built, run, signal, with_tmpdir};
 use penstock_tests::wait::eventually;
@@ -108,6 +110,54 @@ async fn status_and_diff_ask_the_control_plane() {
     let nobody = penstock(&["status", "--control-plane", &url]).await;
     assert_eq!(nobody.code, Some(1), "{nobody:?}");
     assert!(nobody.stderr.contains(url.trim_start_matches("http://")), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn why_asks_the_sidecar_where_a_request_went() {
+    let mesh = Mesh::start().await;
+    let served = mesh.serve("chat", "--speed 50").await;
+    let web = mesh.caller("web").await;
+    mesh.publish(&[backend("chat", &[served.endpoint()]).with("default", true)], &[&served.sidecar, &web])
+        .await;
+    // An id is its caller's choice.
+    let field = "a&request-id=b c%20d/?";
+    let mut connection = web.connect(Version::Http1).await;
+    let mut request = connection.post("/v1/chat/completions", &chat("why here?", json!({"max_tokens": 2})));
+    request.headers_mut().insert("x-request-id", field.parse().unwrap());
+    assert_eq!(connection.ask(request).await.status, 200);
+    web.logged(field).await;
+
+    let url = format!("http://{}", web.admin());
+    let text = penstock(&["why", field, "--sidecar", &url]).await;
+    assert_eq!(text.code, Some(0), "{text:?}");
+    let chosen = format!("{}, the only one that could be chosen", served.endpoint().address);
+    for told in [field, "Backend default/chat", &chosen, "COST", "Answered 200"] {
+        assert!(text.stdout.contains(told), "{told}: {}", text.stdout);
+    }
+    for words in
+        [&["why", field, "--sidecar", &url, "--json"][..], &["why", field, "--sidecar", &url, "-o", "json"]]
+    {
+        let json = penstock(words).await;
+        let json: Value = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!(json["requests"][0]["requestId"], *field, "{json:#}");
+    }
+
+    let unknown = penstock(&["why", "nobody", "--sidecar", &url]).await;
+    assert_eq!((unknown.code, &*unknown.stdout), (Some(1), ""), "{unknown:?}");
+    assert!(unknown.stderr.contains("the last 1 (at most 4096)"), "{unknown:?}");
+    let senseless = penstock(&["why", &"x".repeat(201), "--sidecar", &url]).await;
+    assert_eq!(senseless.code, Some(2), "{senseless:?}");
+    assert!(senseless.stderr.contains("at most 200 bytes"), "{senseless:?}");
+    // The one that is not there is told of, and the other answers.
+    let served_by = format!("{url},http://127.0.0.1:1");
+    let one_of_two = penstock(&["why", field, "--sidecar", &served_by]).await;
+    assert_eq!(one_of_two.code, Some(0), "{one_of_two:?}");
+    assert!(one_of_two.stderr.contains("Is a sidecar running there?"), "{one_of_two:?}");
+    for (query, status) in [("", 400), ("?request-id=", 400), ("?id=x", 400), ("?request-id=x", 404)] {
+        assert_eq!(get(web.admin(), &format!("/why{query}")).await.status, status, "{query}");
+    }
+    let nobody = penstock(&["why", field, "--sidecar", "http://127.0.0.1:1"]).await;
+    assert_eq!((nobody.code, &*nobody.stdout), (Some(2), ""), "{nobody:?}");
 }
 
 /// Neither a process nor a file.

@@ -17,4 +17,5 @@ mod meta;
 mod parity;
 mod prefixes;
 mod scrape;
+mod why;
 mod world;

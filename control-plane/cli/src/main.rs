@@ -8,6 +8,7 @@ mod fetch;
 mod output;
 mod status;
 mod validate;
+mod why;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ enum Verb {
     Validate(validate::Flags),
     Diff(diff::Flags),
     Status(status::Flags),
+    Why(why::Flags),
     Tether(demo::TetherFlags),
 }
 
@@ -31,6 +33,7 @@ async fn main() -> ExitCode {
         Verb::Validate(flags) => validate::run(&flags),
         Verb::Diff(flags) => diff::run(&flags).await,
         Verb::Status(flags) => status::run(&flags).await,
+        Verb::Why(flags) => why::run(&flags).await,
         Verb::Tether(flags) => demo::tether(&flags),
     };
     ended.unwrap_or_else(output::Fault::tell)

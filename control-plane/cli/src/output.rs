@@ -138,6 +138,12 @@ pub(crate) fn table(colour: Colour, head: &[&str], rows: &[Vec<Cell>]) -> String
     text
 }
 
+/// Text that others wrote, without what would move a terminal's cursor, ring its bell or turn the direction of writing.
+pub(crate) fn plain(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
+}
+
 /// `1 file`, `2 files`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
@@ -216,6 +222,11 @@ mod tests {
         let rows = [vec![cell("a"), cell(""), cell("x")], vec![cell("länger"), cell("b"), cell("")]];
         let expected = "NAME    B  C\na          x\nlänger  b\n";
         assert_eq!(table(Colour::Off, &["NAME", "B", "C"], &rows), expected);
+    }
+
+    #[test]
+    fn text_of_others_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\x1b[2Jb\r\n\u{9b}c\u{202e}é"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}c\u{fffd}é");
     }
 
     #[test]

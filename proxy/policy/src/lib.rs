@@ -12,6 +12,7 @@
 //! | where are a name's endpoints? | [`resolution`] | a look-up has ended |
 //! | may it be tried once more? | [`retry`] | an attempt has failed |
 //! | how did it end? | [`judge`], then [`objective`] | the account is closed |
+//! | what was decided, and on what? | [`why`], of what [`pick`] [considered](pick::Considered) | somebody asks |
 //!
 //! Nothing here reads a clock, draws a random number, waits or does I/O: time and draws are arguments, so the same inputs give
 //! the same decision in a sidecar, in a simulator and in a test.
@@ -29,6 +30,7 @@ pub mod rewrite;
 pub mod route;
 pub mod speed;
 pub mod split;
+pub mod why;
 
 /// Maps a draw to one of `count` equally likely places; 0 where `count` is 0.
 ///

@@ -6,6 +6,7 @@
 //! Every policy reads the same candidates and draws; a new one is an arm of [`pick`]. Marginal cost needs to know what the request is
 //! and what each endpoint has said of itself: where either is missing, prompt tokens outstanding decide.
 
+mod considered;
 pub mod cost;
 mod p2c;
 mod round_robin;
@@ -15,8 +16,9 @@ use std::fmt;
 
 use penstock_model::snapshot::LoadBalancer;
 
-use self::cost::{Estimate, Terms, Weights};
+use self::cost::{Choice, Estimate, Terms, Weights};
 use crate::place;
+pub use considered::{Considered, ROWS_MAX, Role, Row, State};
 
 /// One endpoint, as seen when an attempt is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,8 +44,10 @@ pub enum Standing {
     Spare,
     /// It was put aside for ill health.
     Ejected,
-    /// It has not said that it is ready, or takes no new requests.
+    /// It has not said that it is ready.
     Unready,
+    /// It has said that it takes no new requests.
+    Draining,
 }
 
 /// The randomness and the turn of one pick.
@@ -66,6 +70,8 @@ pub struct Pick {
     pub reason: Reason,
     /// What was believed when costs decided.
     pub believed: Option<Believed>,
+    /// The other of two that were compared, where two were drawn.
+    pub against: Option<usize>,
 }
 
 /// Times to the first token on which a choice by cost was made.
@@ -75,6 +81,8 @@ pub struct Believed {
     pub terms: Terms,
     /// The least of the others'; infinite where there is no other.
     pub next_best_ms: f64,
+    /// Among which costs it was drawn.
+    pub choice: Choice,
 }
 
 /// Why an endpoint was chosen; the `reason` of `penstock_lb_picks_total`.
@@ -140,28 +148,26 @@ pub fn pick(
     in_flight_max: u32,
     draws: Draws,
 ) -> Result<Pick, NoPick> {
-    let own = Open { candidates, standing: Standing::Usable, in_flight_max };
-    let open = if own.count() > 0 { own } else { Open { standing: Standing::Spare, ..own } };
+    let open = Open::of(candidates, in_flight_max);
     let count = open.count();
     if count == 0 {
         return Err(open.why_none());
     }
-    let (index, reason) = match balancer {
+    let picked = |index, reason| Pick { index, reason, believed: None, against: None };
+    let of_two = |(index, against)| Pick { against, ..picked(index, Reason::LeastLoad) };
+    let picked = match balancer {
         LoadBalancer::LeastCost => match least_cost(open, draws) {
-            Some((index, believed)) => {
-                let reason = if count == 1 { Reason::Only } else { Reason::LeastCost };
-                return Ok(Pick { index, reason, believed: Some(believed) });
-            }
-            None => (p2c::choose(open, count, draws, Open::tokens_in_flight), Reason::LeastLoad),
+            Some((index, believed)) => Pick { believed: Some(believed), ..picked(index, Reason::LeastCost) },
+            None => of_two(p2c::choose(open, count, draws, Open::tokens_in_flight)),
         },
-        LoadBalancer::P2c => (p2c::choose(open, count, draws, Open::in_flight), Reason::LeastLoad),
+        LoadBalancer::P2c => of_two(p2c::choose(open, count, draws, Open::in_flight)),
         LoadBalancer::LeastRequest => {
-            (p2c::least_of_all(open, draws.first, Open::in_flight), Reason::LeastLoad)
+            picked(p2c::least_of_all(open, draws.first, Open::in_flight), Reason::LeastLoad)
         }
-        LoadBalancer::RoundRobin => (round_robin::choose(open, count, draws.turn), Reason::Turn),
-        LoadBalancer::Random => (open.nth(chosen(draws.first, count)), Reason::Lot),
+        LoadBalancer::RoundRobin => picked(round_robin::choose(open, count, draws.turn), Reason::Turn),
+        LoadBalancer::Random => picked(open.nth(chosen(draws.first, count)), Reason::Lot),
     };
-    Ok(Pick { index, reason: if count == 1 { Reason::Only } else { reason }, believed: None })
+    Ok(Pick { reason: if count == 1 { Reason::Only } else { picked.reason }, ..picked })
 }
 
 /// The place that costs draw, where they are known of all that are open.
@@ -173,14 +179,15 @@ fn least_cost(open: Open<'_>, draws: Draws) -> Option<(usize, Believed)> {
         expected_ms += estimate.expected_ms;
         costs_ms[index] = estimate.terms.total_ms();
     }
-    let index = cost::choose(&costs_ms, expected_ms * Weights::CHOSEN.spread, draws.first)?;
+    let choice = cost::choose(&costs_ms, expected_ms * Weights::CHOSEN.spread, draws.first)?;
+    let index = choice.place;
     let others = open.iter().filter(|(other, _)| *other != index);
     let next_best_ms = others
         .filter_map(|(_, candidate)| candidate.estimate)
         .map(|estimate| estimate.terms.first_token_ms())
         .fold(f64::INFINITY, f64::min);
     let terms = open.candidates[index].estimate?.terms;
-    Some((index, Believed { terms, next_best_ms }))
+    Some((index, Believed { terms, next_best_ms, choice }))
 }
 
 /// One of `count`, by lot.
@@ -197,13 +204,19 @@ struct Open<'a> {
 }
 
 impl<'a> Open<'a> {
+    /// Those that this sidecar uses; where none of them can be chosen, the spare ones.
+    fn of(candidates: &'a [Candidate], in_flight_max: u32) -> Self {
+        let own = Self { candidates, standing: Standing::Usable, in_flight_max };
+        if own.count() > 0 { own } else { Self { standing: Standing::Spare, ..own } }
+    }
+
     /// Places among all candidates, with what stands there.
     fn iter(self) -> impl Iterator<Item = (usize, &'a Candidate)> {
-        let Self { in_flight_max, standing, .. } = self;
-        self.candidates
-            .iter()
-            .enumerate()
-            .filter(move |(_, c)| c.standing == standing && c.in_flight < in_flight_max)
+        self.candidates.iter().enumerate().filter(move |(_, candidate)| self.has(candidate))
+    }
+
+    fn has(self, candidate: &Candidate) -> bool {
+        candidate.standing == self.standing && candidate.in_flight < self.in_flight_max
     }
 
     fn count(self) -> usize {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -36,7 +36,7 @@ pub struct Admin {
     pub identity: Arc<Identity>,
 }
 
-const PAGES: &str = "/live /ready /metrics /clusters /config_dump /config/sync /settings /identity /latency";
+const PAGES: &str = "/live /ready /metrics /clusters /config_dump /config/sync /settings /identity /latency /why?request-id=ID";
 
 impl Admin {
     /// Serves the pages until `stop` turns true.
@@ -52,7 +52,7 @@ impl Admin {
             let admin = Arc::clone(&admin);
             tasks.spawn("admin connection", async move {
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let answer = admin.answer(request.method(), request.uri().path());
+                    let answer = admin.answer(request.method(), request.uri());
                     async move { Ok::<_, Infallible>(answer) }
                 });
                 let mut server = auto::Builder::new(TokioExecutor::new());
@@ -65,11 +65,11 @@ impl Admin {
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
         if *method != Method::GET && *method != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "these pages are read-only\n".to_owned());
         }
-        match path {
+        match uri.path() {
             "/live" => text(StatusCode::OK, "live\n".to_owned()),
             "/ready" => match self.readiness.missing()[..] {
                 [] => text(StatusCode::OK, "ready\n".to_owned()),
@@ -86,6 +86,10 @@ impl Admin {
                 "kind": "Latency",
                 "backends": self.shared.telemetry.latencies.rows(),
             })),
+            "/why" => match self.shared.telemetry.why.page(uri.query().unwrap_or_default()) {
+                Ok(found) => page(&found),
+                Err(none) => text(none.status(), format!("{none}\n")),
+            },
             _ => text(StatusCode::NOT_FOUND, format!("there is no such page; there are {PAGES}\n")),
         }
     }

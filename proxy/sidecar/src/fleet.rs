@@ -19,7 +19,7 @@ use penstock_model::snapshot::{
 use penstock_model::units::Moment;
 use penstock_policy::health::Belief;
 use penstock_policy::pick::cost::{Belief as LoadBelief, Prompt, Speed, Told};
-use penstock_policy::pick::{self, Believed, Candidate, Draws, NoPick, Reason, Standing};
+use penstock_policy::pick::{self, Believed, Candidate, Considered, Draws, NoPick, Reason, Standing};
 use penstock_policy::prefix::{Asked, Digest, Gap, Index};
 use penstock_policy::retry::RetryBudget;
 use penstock_policy::route::RouteTable;
@@ -214,7 +214,7 @@ fn prompt_of(demand: Demand) -> Prompt {
 
 impl BackendState {
     /// Picks an endpoint that is not among `tried` and takes a place there. `demand` is known of requests for generated text, and `prefix`
-    /// where it can be looked up who has the prompt's beginning.
+    /// where it can be looked up who has the prompt's beginning. `tell` is told what the pick was made on, whatever came of it.
     ///
     /// # Errors
     /// Why there is none.
@@ -223,6 +223,7 @@ impl BackendState {
         tried: &[Arc<EndpointState>],
         demand: Option<Demand>,
         prefix: Option<&Asked>,
+        tell: impl FnOnce(Considered),
     ) -> Result<Ticket, NoPick> {
         let now = clock::now();
         let demand = demand.filter(|_| self.policy.load_balancer == LoadBalancer::LeastCost);
@@ -241,10 +242,14 @@ impl BackendState {
                 Candidate {
                     standing: if tried.iter().any(|other| Arc::ptr_eq(other, state)) {
                         Standing::Tried
-                    } else if self.readiness(state) == Belief::Ready && !load.is_draining() {
-                        if *is_member { Standing::Usable } else { Standing::Spare }
-                    } else {
+                    } else if self.readiness(state) != Belief::Ready {
                         Standing::Unready
+                    } else if load.is_draining() {
+                        Standing::Draining
+                    } else if *is_member {
+                        Standing::Usable
+                    } else {
+                        Standing::Spare
                     },
                     in_flight: state.in_flight(),
                     tokens_in_flight: state.tokens_in_flight.load(Ordering::Relaxed),
@@ -260,7 +265,11 @@ impl BackendState {
             turn: self.history.turn.fetch_add(1, Ordering::Relaxed),
         };
         let in_flight_max = self.policy.requests_per_endpoint_max;
-        let picked = pick::pick(self.policy.load_balancer, &candidates, in_flight_max, draws)?;
+        let balancer = self.policy.load_balancer;
+        let picked = pick::pick(balancer, &candidates, in_flight_max, draws);
+        let address = |index: usize| self.endpoints[index].endpoint.id.address;
+        tell(Considered::of(balancer, &candidates, in_flight_max, &picked, address));
+        let picked = picked?;
         let state = &self.endpoints[picked.index];
         let demand = demand_at(state);
         let tokens = demand.map_or(0, |demand| u64::from(demand.size.tokens));

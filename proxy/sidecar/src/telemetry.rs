@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod latency;
 pub mod metrics;
+pub mod why;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use penstock_model::spiffe::SpiffeId;
 use self::access_log::{AccessLogWriter, Entry};
 use self::latency::Latencies;
 use self::metrics::Metrics;
+use self::why::Why;
 use crate::http::hygiene::Ambiguity;
 use crate::identity::verify::Refusal;
 use crate::upstream::origin::Distrust;
@@ -25,6 +27,8 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// Exact latencies by backend.
     pub latencies: Latencies,
+    /// What was decided for the requests of late.
+    pub why: Why,
     access_log: RwLock<AccessLogWriter>,
 }
 
@@ -37,6 +41,7 @@ impl Telemetry {
         Ok(Arc::new(Self {
             metrics: Metrics::new()?,
             latencies: Latencies::default(),
+            why: Why::default(),
             access_log: RwLock::new(AccessLogWriter::open(access_log)?),
         }))
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use penstock_policy::pick::cost::Told;
+use serde_json::Value;
 
 use crate::clock;
 use crate::http::Shared;
@@ -12,6 +13,7 @@ use crate::live::Source;
 use crate::load::engines::Engine;
 use crate::scrape::Taken;
 use crate::tasks::Tasks;
+use crate::telemetry::why::Nothing;
 use crate::upstream::pool::Pool;
 
 /// Looks into a sidecar that runs, without a connection to it.
@@ -69,6 +71,14 @@ impl Vitals {
         let endpoints = fleet.backends().flat_map(|backend| &backend.endpoints);
         let told = endpoints.filter_map(|state| Some((state.endpoint.id.address, state.last_told()?.0)));
         told.collect()
+    }
+
+    /// What was decided for the requests of this id, as the page `/why` tells it.
+    ///
+    /// # Errors
+    /// As for the page.
+    pub fn why(&self, request_id: &str) -> Result<Value, Nothing> {
+        self.shared.telemetry.why.page(&format!("request-id={request_id}"))
     }
 
     /// Connections that callers have open.

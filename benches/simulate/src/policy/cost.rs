@@ -104,7 +104,8 @@ impl Router for LeastCost {
             .zip(&self.known)
             .map(|(terms, known)| if known.tried { f64::INFINITY } else { terms.total_ms() })
             .collect();
-        let place = choose(&costs, expected_ms * view.weights.spread, view.draws.any()).unwrap_or(0);
+        let choice = choose(&costs, expected_ms * view.weights.spread, view.draws.any());
+        let place = choice.map_or(0, |choice| choice.place);
         let others = (0..all.len()).filter(|other| *other != place && costs[*other].is_finite());
         let next_ms = others.map(|other| all[other].first_token_ms()).fold(f64::INFINITY, f64::min);
         let last = view.refusals >= REFUSALS_MAX || !next_ms.is_finite();

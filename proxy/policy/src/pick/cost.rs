@@ -24,7 +24,7 @@ mod placements;
 mod weights;
 
 pub use belief::{Belief, Estimate, Told};
-pub use level::choose;
+pub use level::{Choice, NEAR, choose};
 pub use placements::Placements;
 pub use weights::Weights;
 

@@ -9,15 +9,15 @@ use super::{Draws, Open, chosen};
 /// Most endpoints of which all are compared (as Envoy's notes on small clusters advise).
 const SCANNED_MAX: usize = 4;
 
-/// `count` is the number of open candidates, at least 1; `load` is that of one of them.
+/// The one chosen, and where two were drawn the other. `count` is the number of open candidates, at least 1; `load` is that of one of them.
 pub(super) fn choose<'a>(
     open: Open<'a>,
     count: usize,
     draws: Draws,
     load: fn(Open<'a>, usize) -> u64,
-) -> usize {
+) -> (usize, Option<usize>) {
     if count <= SCANNED_MAX {
-        least_of_all(open, draws.first, load)
+        (least_of_all(open, draws.first, load), None)
     } else {
         less_of_two(open, count, draws, load)
     }
@@ -31,11 +31,16 @@ pub(super) fn least_of_all<'a>(open: Open<'a>, draw: u64, load: fn(Open<'a>, usi
     tied().nth(chosen(draw, count)).map_or(0, |(index, _)| index)
 }
 
-fn less_of_two<'a>(open: Open<'a>, count: usize, draws: Draws, load: fn(Open<'a>, usize) -> u64) -> usize {
+fn less_of_two<'a>(
+    open: Open<'a>,
+    count: usize,
+    draws: Draws,
+    load: fn(Open<'a>, usize) -> u64,
+) -> (usize, Option<usize>) {
     let one = chosen(draws.first, count);
     // Drawn from the others, so that the two always differ.
     let other = chosen(draws.second, count - 1);
     let other = if other >= one { other + 1 } else { other };
     let (one, other) = (open.nth(one), open.nth(other));
-    if load(open, other) < load(open, one) { other } else { one }
+    if load(open, other) < load(open, one) { (other, Some(one)) } else { (one, Some(other)) }
 }

@@ -22,7 +22,7 @@ fn candidate(standing: Standing, in_flight: u32) -> Candidate {
 
 fn costing(first_token_ms: f64, others_ms: f64, expected_ms: f64) -> Candidate {
     let terms = Terms { wait_ms: first_token_ms, others_ms, ..Terms::default() };
-    let estimate = Some(Estimate { terms, expected_ms, age_ms: Some(0.0) });
+    let estimate = Some(Estimate { terms, expected_ms, age_ms: Some(0.0), placements: 0, cached_tokens: 0 });
     Candidate { estimate, ..candidate(Usable, 0) }
 }
 

@@ -146,7 +146,7 @@ mod tests {
         let first = Fleet::default().advance(snapshot(&[a, b], Outside::default()), &Names::new());
         let before = backend(&first);
         let tickets: Vec<_> =
-            (0..8).map(|_| before.pick(&before.endpoints[1..], None, None).unwrap()).collect();
+            (0..8).map(|_| before.pick(&before.endpoints[1..], None, None, drop).unwrap()).collect();
 
         let changed = snapshot(&[a, ("10.0.0.2:80", "10.0.0.2:9999")], Outside::default());
         let second = first.advance(changed, &Names::new());
@@ -193,7 +193,7 @@ mod tests {
         let outside = probed(HealthScope::OutsideMesh);
         let fleet = Fleet::default().advance(snapshot(&endpoints, outside), &Names::new());
         let backend = backend(&fleet);
-        assert_eq!(backend.pick(&[], None, None).unwrap_err(), NoPick::NoEndpoints);
+        assert_eq!(backend.pick(&[], None, None, drop).unwrap_err(), NoPick::NoEndpoints);
         let [a, b] = &backend.endpoints[..] else { panic!("two endpoints") };
         assert_eq!(a.probed.observe(Seen::Refusal, "answered 503", &check), None);
         assert_eq!(
@@ -202,10 +202,10 @@ mod tests {
         );
         assert_eq!(b.probed.observe(Seen::Ready, "answered 200", &check), Some(Belief::Ready));
         for _ in 0..20 {
-            assert!(Arc::ptr_eq(backend.pick(&[], None, None).unwrap().endpoint(), b));
+            assert!(Arc::ptr_eq(backend.pick(&[], None, None, drop).unwrap().endpoint(), b));
         }
         assert_eq!(b.probed.observe(Seen::Refusal, "answered 503", &check), Some(Belief::Unready));
-        assert_eq!(backend.pick(&[], None, None).unwrap_err(), NoPick::NoEndpoints);
+        assert_eq!(backend.pick(&[], None, None, drop).unwrap_err(), NoPick::NoEndpoints);
     }
 
     #[test]
@@ -213,12 +213,12 @@ mod tests {
         let endpoints = [("10.0.0.1:80", "")];
         let plain = Fleet::default().advance(snapshot(&endpoints, Outside::default()), &Names::new());
         let added = plain.advance(snapshot(&endpoints, probed(HealthScope::OutsideMesh)), &Names::new());
-        assert!(backend(&added).pick(&[], None, None).is_ok(), "it has served until now");
+        assert!(backend(&added).pick(&[], None, None, drop).is_ok(), "it has served until now");
         let state = &backend(&added).endpoints[0];
         state.probed.observe(Seen::Refusal, "answered 503", &HealthCheck::of("/health"));
-        assert!(backend(&added).pick(&[], None, None).is_err());
+        assert!(backend(&added).pick(&[], None, None, drop).is_err());
         let removed = added.advance(snapshot(&endpoints, Outside::default()), &Names::new());
-        assert!(backend(&removed).pick(&[], None, None).is_ok());
+        assert!(backend(&removed).pick(&[], None, None, drop).is_ok());
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
                 is_asked,
                 "{scope:?}"
             );
-            assert_eq!(backend.pick(&[], None, None).is_err(), is_asked, "{scope:?}");
+            assert_eq!(backend.pick(&[], None, None, drop).is_err(), is_asked, "{scope:?}");
         }
     }
 

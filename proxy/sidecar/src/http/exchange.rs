@@ -19,6 +19,7 @@ use penstock_policy::ledger::{Shape, Told as Said};
 use penstock_policy::objective::{self, Count, Finished};
 use penstock_policy::route::Matched;
 use penstock_policy::speed::Size;
+use penstock_policy::why::{self, Number};
 use prometheus::Histogram;
 
 use super::Shared;
@@ -69,6 +70,8 @@ pub struct Exchange {
     pub upload: Option<Arc<Upload>>,
     /// The session's story.
     pub trail: Arc<Trail>,
+    /// Where it is told what was decided for it.
+    pub story: Option<Number>,
     /// Why we answer ourselves.
     pub failure: Option<Failure>,
     /// Bytes of the request's body.
@@ -192,6 +195,7 @@ impl Exchange {
             line: Arc::default(),
             upload: None,
             trail: Arc::default(),
+            story: None,
             failure: None,
             request_bytes: 0,
             serving: None,
@@ -404,9 +408,29 @@ impl Exchange {
             cached_tokens: usage.cached,
             reasoning_tokens: usage.reasoning,
         };
+        if let Some(story) = self.story {
+            self.shared.telemetry.why.tell(story, |story| story.outcome = Some(self.outcome(&entry, class)));
+        }
         self.shared.telemetry.request_ended(&entry);
         if asked.arrival.direction == Direction::Outbound {
             self.count_objectives(&entry, class, &reading);
+        }
+    }
+
+    /// What came of the request, for its story.
+    fn outcome(&self, entry: &Entry<'_>, class: Class) -> why::Outcome {
+        let since_start = |span: Option<Duration>| span.map(|span| self.started + span);
+        why::Outcome {
+            at: clock::now(),
+            status: entry.status,
+            class,
+            error: entry.error,
+            message: why::text(entry.reason.unwrap_or_default()),
+            first_byte: self.answered.first_byte,
+            first_token: since_start(entry.time_to_first_token),
+            input_tokens: entry.input_tokens,
+            cached_tokens: entry.cached_tokens,
+            output_tokens: entry.output_tokens,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE,
@@ -12,6 +13,7 @@ use penstock_dialect::reply::ErrorCode;
 use penstock_model::names::BackendId;
 use penstock_policy::retry::Arrival as RetryArrival;
 use penstock_policy::rewrite;
+use penstock_policy::why::{self, Number, Story};
 
 use super::exchange::{self, Asked, Chosen, Exchange};
 use super::headers::{self, BACKEND, REQUEST_ID, SDK_RETRIES, SWITCHED, TARGET, WIRE, WIRE_VERSION};
@@ -21,8 +23,9 @@ use crate::clock;
 use crate::listen::caller::Caller;
 use crate::listen::conn::Direction;
 use crate::live::Source;
+use crate::load::wire::Demand;
 use crate::upstream::attempt::{Head, WEBSOCKET};
-use crate::upstream::call::{Call, Failure, Target, Upgrade};
+use crate::upstream::call::{Call, Failure, Promise, Target, Upgrade};
 use crate::upstream::upload::{self, Upload};
 
 /// Notes what was asked and opens the account.
@@ -185,6 +188,7 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
     };
     exchange.line.open(&upload);
     exchange.upload = Some(Arc::clone(&upload));
+    let story = story(exchange, asked, &chosen.target, demand, promise);
     let call = Call {
         target: chosen.target.clone(),
         upload,
@@ -197,8 +201,30 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
         prefix: asked_prompt,
         promise,
         attempt_timeout,
+        story,
     };
+    exchange.story = story;
     Ok((call, head))
+}
+
+/// Outbound: begins to tell what is decided for the request.
+fn story(
+    exchange: &Exchange,
+    asked: &Asked,
+    target: &Target,
+    demand: Option<Demand>,
+    promise: Promise,
+) -> Option<Number> {
+    let Target::Backend(state) = target else { return None };
+    let millis = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1e3);
+    let wanted = why::Asked {
+        prompt_tokens: demand.map(|demand| demand.size.tokens),
+        first_token_ms: millis(promise.first_token),
+        token_ms: millis(promise.token),
+        wait_ms: millis(promise.wait),
+    };
+    let story = Story::new(&asked.request_id, exchange.started, state.backend.id.clone(), wanted);
+    Some(exchange.shared.telemetry.why.begin(story))
 }
 
 fn head(caller: &mut Caller, asked: &Asked, chosen: &Chosen) -> Result<Head, Failure> {

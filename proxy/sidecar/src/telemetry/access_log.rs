@@ -60,7 +60,7 @@ pub struct Entry<'a> {
     /// `success`, `failure`, `shed` or `cancelled`.
     pub classification: &'static str,
     /// Code of an answer made by a sidecar.
-    pub error: Option<&'a str>,
+    pub error: Option<&'static str>,
     /// More on it, for people.
     pub reason: Option<&'a str>,
     /// Bytes of the request's body.

@@ -11,6 +11,7 @@ use penstock_dialect::reply::ErrorCode;
 use penstock_model::settings::Application;
 use penstock_model::units::Moment;
 use penstock_policy::prefix::Asked;
+use penstock_policy::why::Number;
 
 use super::upload::{BodyBudget, Held, Upload};
 use crate::fleet::BackendState;
@@ -42,6 +43,8 @@ pub struct Call {
     pub promise: Promise,
     /// Longest time of one attempt, from its start to the end of its answer.
     pub attempt_timeout: Option<Duration>,
+    /// Where it is told what was decided for it.
+    pub story: Option<Number>,
 }
 
 impl Call {
@@ -60,6 +63,7 @@ impl Call {
             prefix: None,
             promise: Promise::default(),
             attempt_timeout: None,
+            story: None,
         }
     }
 }

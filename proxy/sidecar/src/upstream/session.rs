@@ -16,8 +16,9 @@ use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
 use penstock_model::units::Moment;
 use penstock_policy::gate::{Patience, REFUSALS_MAX, Refusal};
 use penstock_policy::pick::NoPick;
-use penstock_policy::pick::cost::Weights;
+use penstock_policy::pick::cost::{Told, Weights};
 use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
+use penstock_policy::why::{self, Ended, Story};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
@@ -38,6 +39,9 @@ const LOCAL_TERMS: Terms = Terms { connect_timeout: Duration::from_secs(1), stre
 
 /// Longest time after which a refused caller is asked to come again.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// An endpoint whose sidecar says that the application has seen nothing of the request.
+const TURNED_AWAY: &str = "the sidecar of the endpoint refused it";
 
 /// What all logical requests share.
 #[derive(Debug)]
@@ -130,12 +134,11 @@ impl LogicalRequest {
             let head = self.head_for(ticket.as_ref(), retries + u32::from(refusals) + 1, refusals);
             let sent = attempt::attempt(&self.means.pool, &place, terms, head, &self.call);
             let sent = bounded(deadline, sent).await;
-            if let (Ok(Ok((response, _))), Some(ticket)) = (&sent, &ticket)
-                && place.carrier == Carrier::Mesh
-                && let Some(told) = wire::read_load(response.headers())
-            {
+            let load = load_of(&sent, &place);
+            if let (Some(told), Some(ticket)) = (load, &ticket) {
                 ticket.endpoint().told(told);
             }
+            self.tell(|story| story.attempt_ends(clock::now(), ended(&sent, &place, load)));
             let failed = match sent {
                 Ok(Ok((response, _))) if place.carrier == Carrier::Mesh && is_refused(&response) => {
                     last = Some(self.refused(&place, &response));
@@ -156,7 +159,7 @@ impl LogicalRequest {
                         self.running = Some(Running::new(answer, place, deadline, ticket));
                         return Ok(self.accept(response));
                     }
-                    Failed { fault, message: "the sidecar of the endpoint refused it".to_owned() }
+                    Failed { fault, message: TURNED_AWAY.to_owned() }
                 }
                 Ok(Err(failed)) => match self.verdict(&failed.fault, retries) {
                     Verdict::Retry => failed,
@@ -248,19 +251,20 @@ impl LogicalRequest {
             Target::Nowhere => Err(Failure::new(ErrorCode::Internal, "a redirect was sent on")),
             Target::Application(application) => Ok((Place::of_application(application), LOCAL_TERMS, None)),
             Target::Backend(state) => {
-                let ticket =
-                    state.pick(&self.tried, self.call.demand, self.call.prefix.as_ref()).map_err(|none| {
-                        let code = match none {
-                            NoPick::NoEndpoints => ErrorCode::NoEndpoints,
-                            NoPick::AllFull => ErrorCode::Overloaded,
-                            NoPick::AllTried => ErrorCode::Connect,
-                        };
-                        let why = match none {
-                            NoPick::NoEndpoints => state.absence(),
-                            NoPick::AllFull | NoPick::AllTried => none.to_string(),
-                        };
-                        Failure::new(code, format!("Backend {}: {why}", state.backend.id))
-                    })?;
+                let tell = |considered| self.tell(|story| story.considers(clock::now(), considered));
+                let (demand, prefix) = (self.call.demand, self.call.prefix.as_ref());
+                let ticket = state.pick(&self.tried, demand, prefix, tell).map_err(|none| {
+                    let code = match none {
+                        NoPick::NoEndpoints => ErrorCode::NoEndpoints,
+                        NoPick::AllFull => ErrorCode::Overloaded,
+                        NoPick::AllTried => ErrorCode::Connect,
+                    };
+                    let why = match none {
+                        NoPick::NoEndpoints => state.absence(),
+                        NoPick::AllFull | NoPick::AllTried => none.to_string(),
+                    };
+                    Failure::new(code, format!("Backend {}: {why}", state.backend.id))
+                })?;
                 let id = &state.backend.id.0;
                 let labels = [&*id.namespace, &*id.name, ticket.reason.as_str()];
                 self.means.telemetry.metrics.picks.with_label_values(&labels).inc();
@@ -291,7 +295,11 @@ impl LogicalRequest {
                     let promise = self.call.promise;
                     // Only who was promised a first token has something that others could break.
                     let token = promise.first_token.and(promise.token);
-                    wire::write_demand(&mut head.headers, demand, self.patience(ticket, refusals), token);
+                    let patience = self.patience(ticket, refusals);
+                    if let Some(patience) = patience {
+                        self.tell(|story| story.waits(patience));
+                    }
+                    wire::write_demand(&mut head.headers, demand, patience, token);
                     // Only a sidecar that speaks of load is known to answer to this.
                     if !self.call.upload.is_whole() && ticket.endpoint().last_told().is_some() {
                         head.headers.insert(wire::BODY, HeaderValue::from_static("awaits"));
@@ -300,6 +308,13 @@ impl LogicalRequest {
             }
         }
         head
+    }
+
+    /// For whoever asks later why it went where it went.
+    fn tell(&self, add: impl FnOnce(&mut Story)) {
+        if let Some(story) = self.call.story {
+            self.means.telemetry.why.tell(story, add);
+        }
     }
 
     /// How long the endpoint chosen may take; `None` where costs did not decide, and any time is as good.
@@ -450,6 +465,27 @@ fn busy() -> Fault {
     Fault { side: Side::Upstream, kind: Kind::Busy, sent: Sent::Something }
 }
 
+/// How the endpoint stands, where its sidecar says so with what it answered.
+fn load_of(sent: &Attempted, place: &Place) -> Option<Told> {
+    let (response, _) = sent.as_ref().ok()?.as_ref().ok().filter(|_| place.carrier == Carrier::Mesh)?;
+    wire::read_load(response.headers())
+}
+
+/// An attempt's end in the words of its story.
+fn ended(sent: &Attempted, place: &Place, load: Option<Told>) -> Ended {
+    let failed = |kind, message| Ended::Failed { kind, message: why::text(message) };
+    match sent {
+        Ok(Ok((response, _))) if place.carrier == Carrier::Mesh && is_refused(response) => {
+            let (reason, first_token_ms) = wire::read_refusal(response.headers()).unwrap_or_default();
+            Ended::Refused { reason, first_token_ms, load: load.map(|told| Box::new(told.report)) }
+        }
+        Ok(Ok((response, _))) if is_unprocessed(response, place) => failed(busy().kind, TURNED_AWAY),
+        Ok(Ok((response, _))) => Ended::Answered { status: response.status().as_u16() },
+        Ok(Err(Failed { fault, message })) => failed(fault.kind, message),
+        Err(Elapsed) => failed(Kind::Timeout, "its time was over"),
+    }
+}
+
 /// The endpoint's sidecar does not let the request in.
 fn is_refused(response: &Response<()>) -> bool {
     response.headers().contains_key(REFUSED) && response.headers().contains_key(UNPROCESSED)
@@ -469,6 +505,9 @@ fn earlier(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
 
 /// The deadline passed.
 struct Elapsed;
+
+/// What came of one attempt.
+type Attempted = Result<Result<(Response<()>, Answer), Failed>, Elapsed>;
 
 /// Ends when the drain deadline has passed.
 async fn is_over(mut over: watch::Receiver<bool>) {

@@ -38,6 +38,10 @@ pub struct Estimate {
     pub expected_ms: f64,
     /// Age of the report in milliseconds; `None` where there was none.
     pub age_ms: Option<f64>,
+    /// Requests of this sidecar that were added to the report.
+    pub placements: u32,
+    /// Tokens of the prompt that were taken to be cached there.
+    pub cached_tokens: u32,
 }
 
 /// See the module.
@@ -89,7 +93,8 @@ impl Belief {
         };
         let expected_ms = age_ms.unwrap_or(0.0) * report.arriving.min(1.0);
         let terms = terms(&self.placements.onto(report), &speed, prompt, &Weights::CHOSEN);
-        Estimate { terms, expected_ms, age_ms }
+        let placements = u32::try_from(self.placements.count()).unwrap_or(u32::MAX);
+        Estimate { terms, expected_ms, age_ms, placements, cached_tokens: prompt.cached_tokens }
     }
 }
 
@@ -120,7 +125,8 @@ mod tests {
         let idle_ms = wait_ms(&belief, Moment(0));
         belief.placed(PROMPT, Moment(0));
         assert!(wait_ms(&belief, Moment(0)) > idle_ms);
-        assert_eq!(belief.estimate(PROMPT, &presumed(), Moment(0)).age_ms, None);
+        let estimate = belief.estimate(PROMPT, &presumed(), Moment(0));
+        assert_eq!((estimate.age_ms, estimate.placements), (None, 1));
     }
 
     #[test]

@@ -15,17 +15,44 @@
 //! is believed to be a little slower than it is would otherwise never be asked again, and never show that it is not.
 
 /// Costs within this share of the least are not told apart for certain: half of what the learned speed misses at best.
-const NEAR: f64 = 0.02;
+pub const NEAR: f64 = 0.02;
+
+/// The place drawn, and among whom it was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// The place.
+    pub place: usize,
+    /// What others are expected to place, in milliseconds of work.
+    pub expected_ms: f64,
+    /// Costs below it could be drawn, with a chance in proportion to what they lack to it.
+    pub level_ms: f64,
+    /// What all of them lack together: above `expected_ms` where nearness alone spread the choice.
+    pub filled_ms: f64,
+}
+
+impl Choice {
+    /// The chance that a place of this cost had; `None` where the least cost was drawn by lot, however many had it.
+    pub fn chance(&self, cost_ms: f64) -> Option<f64> {
+        (self.filled_ms > 0.0).then(|| (self.level_ms - cost_ms).max(0.0) / self.filled_ms)
+    }
+
+    /// Whether it was spread for no other reason than that costs so near to each other are not told apart.
+    pub fn is_near(&self) -> bool {
+        self.filled_ms > self.expected_ms
+    }
+}
 
 /// Draws the place to take; `None` where no cost is finite.
 ///
 /// `expected_ms`: work that others will place before anything new is reported, at least 0. `draw` is uniform over all values.
-pub fn choose(costs_ms: &[f64], expected_ms: f64, draw: u64) -> Option<usize> {
+pub fn choose(costs_ms: &[f64], expected_ms: f64, draw: u64) -> Option<Choice> {
     let least_ms = costs_ms.iter().copied().fold(f64::INFINITY, f64::min);
     if !least_ms.is_finite() {
         return None;
     }
-    let level_ms = level(costs_ms, least_ms, expected_ms.max(NEAR * least_ms));
+    let filled_ms = expected_ms.max(NEAR * least_ms);
+    let level_ms = level(costs_ms, least_ms, filled_ms);
+    let choice = |place| Choice { place, expected_ms, level_ms, filled_ms };
     let share = |cost_ms: f64| {
         if level_ms > least_ms { (level_ms - cost_ms).max(0.0) } else { tie(cost_ms, least_ms) }
     };
@@ -35,7 +62,7 @@ pub fn choose(costs_ms: &[f64], expected_ms: f64, draw: u64) -> Option<usize> {
     for (place, cost_ms) in costs_ms.iter().enumerate() {
         let share = share(*cost_ms);
         if share > 0.0 {
-            last = Some(place);
+            last = Some(choice(place));
             if left < share {
                 return last;
             }
@@ -74,7 +101,7 @@ mod tests {
         let mut taken = vec![0u32; costs_ms.len()];
         for step in 0..1_000u64 {
             let draw = step * (u64::MAX / 1_000) + u64::MAX / 2_000;
-            taken[choose(costs_ms, expected_ms, draw).expect("a finite cost")] += 1;
+            taken[choose(costs_ms, expected_ms, draw).expect("a finite cost").place] += 1;
         }
         for (taken, share) in taken.iter().zip(shares) {
             assert!(
@@ -97,6 +124,22 @@ mod tests {
         check(&[0.0, 10.0, 50.0], 5.0, &[1_000, 0, 0]); // level 5
         check(&[0.0, 0.0], 10.0, &[500, 500]);
         check(&[0.0, 10.0, f64::INFINITY], 1e9, &[500, 500, 0]);
+    }
+
+    #[test]
+    fn a_choice_tells_the_chances_and_what_spread_them() {
+        let choice = |costs_ms: &[f64], expected_ms| choose(costs_ms, expected_ms, 0).unwrap();
+        let told = |costs_ms: &[f64], expected_ms| {
+            let choice = choice(costs_ms, expected_ms);
+            let chances: Vec<_> = costs_ms.iter().map(|cost_ms| choice.chance(*cost_ms)).collect();
+            (choice.level_ms, chances, choice.is_near())
+        };
+        assert_eq!(
+            told(&[0.0, 10.0, 50.0], 30.0),
+            (20.0, vec![Some(2.0 / 3.0), Some(1.0 / 3.0), Some(0.0)], false)
+        );
+        assert_eq!(told(&[100.0, 101.0, 104.0], 0.0), (101.5, vec![Some(0.75), Some(0.25), Some(0.0)], true));
+        assert_eq!(told(&[0.0, 0.0], 0.0), (0.0, vec![None, None], false));
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl Placements {
         }
     }
 
+    /// How many are not in a report yet.
+    pub fn count(&self) -> usize {
+        self.recent.len()
+    }
+
     /// The report with what was sent since.
     pub fn onto(&self, report: Report) -> Report {
         self.recent.iter().fold(report, |report, placement| report.with(placement.prompt))
