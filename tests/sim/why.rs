@@ -105,7 +105,11 @@ fn check_costs(story: &Value) {
     for attempt in story["attempts"].as_array().unwrap() {
         let rows = attempt["endpoints"].as_array().unwrap();
         assert_eq!((rows.len(), &rows[0]["role"]), (4, &json!("chosen")), "{story:#}");
-        for cost in rows.iter().map(|row| &row["cost"]) {
+        for (row, cost) in rows.iter().map(|row| (row, &row["cost"])) {
+            assert!(
+                number(&cost["ownSince"]) <= number(&row["inflight"]),
+                "what has ended waits nowhere: {row:#}"
+            );
             let terms =
                 ["waitMs", "promptMs", "roomMs", "othersMs", "harmMs"].map(|term| number(&cost[term]));
             let gap = (terms.iter().sum::<f64>() - number(&cost["totalMs"])).abs();

@@ -186,6 +186,8 @@ impl EndpointState {
 pub struct Ticket {
     state: Arc<EndpointState>,
     tokens: u64,
+    /// What was added to its load until a report contains it, and when.
+    placement: Option<(Prompt, Moment)>,
     /// What the request demands here: what is believed cached there is in it.
     pub demand: Option<Demand>,
     /// Why this endpoint.
@@ -205,6 +207,10 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.state.tokens_in_flight.fetch_sub(self.tokens, Ordering::Relaxed);
+        // Who was refused or failed is in no report; nobody else may be kept from there for it.
+        if let Some((prompt, sent)) = self.placement {
+            self.state.load.lock().ended(prompt, sent);
+        }
     }
 }
 
@@ -276,12 +282,14 @@ impl BackendState {
         state.in_flight.fetch_add(1, Ordering::Relaxed);
         state.tokens_in_flight.fetch_add(tokens, Ordering::Relaxed);
         state.requests.fetch_add(1, Ordering::Relaxed);
-        if let Some(demand) = demand {
-            state.load.lock().placed(prompt_of(demand), now);
+        let placement = demand.map(|demand| (prompt_of(demand), now));
+        if let Some((prompt, now)) = placement {
+            state.load.lock().placed(prompt, now);
         }
         Ok(Ticket {
             state: Arc::clone(state),
             tokens,
+            placement,
             demand,
             reason: picked.reason,
             believed: picked.believed,

@@ -103,11 +103,14 @@ mod tests {
     use penstock_model::names::BackendId;
     use penstock_model::snapshot::{HealthCheck, HealthScope, Host, Outside, Parts, Protocol, Roots, Tls};
     use penstock_policy::health::{Belief, Seen};
-    use penstock_policy::pick::NoPick;
+    use penstock_policy::ledger::Shape;
+    use penstock_policy::pick::{Considered, NoPick};
     use penstock_policy::resolution::{Bounds, Outcome};
+    use penstock_policy::speed::Size;
 
     use super::super::names::Known;
     use super::*;
+    use crate::load::wire::Demand;
 
     fn snapshot(endpoints: &[(&str, &str)], outside: Outside) -> Arc<Snapshot> {
         let id = BackendId::new("default", "chat");
@@ -156,6 +159,26 @@ mod tests {
         assert_eq!(next.endpoints[0].in_flight(), 8);
         drop(tickets);
         assert_eq!(next.endpoints[0].in_flight(), 0);
+    }
+
+    #[test]
+    fn a_request_that_has_ended_weighs_on_its_endpoint_no_longer_even_before_a_report() {
+        let endpoint = ("10.0.0.1:80", "10.0.0.1:4743");
+        let fleet = Fleet::default().advance(snapshot(&[endpoint], Outside::default()), &Names::new());
+        let demand = Demand { size: Size { tokens: 5_000, cached_tokens: 0 }, shape: Shape::Whole };
+        let mut placements = Vec::new();
+        let mut pick = || {
+            let tell =
+                |told: Considered| placements.extend(told.rows[0].estimate.map(|known| known.placements));
+            backend(&fleet).pick(&[], Some(demand), None, tell).unwrap()
+        };
+        let first = pick();
+        let second = pick();
+        drop(first);
+        drop(pick());
+        drop(second);
+        drop(pick());
+        assert_eq!(placements, [0, 1, 1, 0]);
     }
 
     #[test]

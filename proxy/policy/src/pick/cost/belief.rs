@@ -70,6 +70,11 @@ impl Belief {
         self.placements.add(now, prompt);
     }
 
+    /// A request that was sent there at `sent` has ended, whatever came of it.
+    pub fn ended(&mut self, prompt: Prompt, sent: Moment) {
+        self.placements.ended(sent, prompt);
+    }
+
     /// The last report and when it came.
     pub fn last(&self) -> Option<&(Moment, Told)> {
         self.last.as_ref()

@@ -33,6 +33,14 @@ impl Placements {
         self.recent.push_back(Placement { at, prompt });
     }
 
+    /// A request that was sent `at` waits no longer: it was refused, has failed, or is over.
+    pub fn ended(&mut self, at: Moment, prompt: Prompt) {
+        if let Some(place) = self.recent.iter().rposition(|placement| *placement == Placement { at, prompt })
+        {
+            self.recent.remove(place);
+        }
+    }
+
     /// A report came that contains what arrived up to `made`: earlier placements are in it.
     pub fn reported(&mut self, made: Moment) {
         while self.recent.front().is_some_and(|placement| placement.at <= made) {
@@ -74,6 +82,23 @@ mod tests {
         assert_eq!(pending(&placements), (60.0, 1));
         placements.reported(Moment(25));
         assert_eq!(pending(&placements), (0.0, 0));
+    }
+
+    #[test]
+    fn a_placement_that_has_ended_counts_no_longer_and_takes_no_other_with_it() {
+        let mut placements = Placements::default();
+        let longer = Prompt { tokens: 400, ..PROMPT };
+        placements.add(Moment(10), PROMPT);
+        placements.add(Moment(10), longer);
+        placements.add(Moment(20), PROMPT);
+        placements.ended(Moment(10), longer);
+        assert_eq!(pending(&placements), (120.0, 2));
+        // A report had it already.
+        placements.ended(Moment(5), PROMPT);
+        assert_eq!(pending(&placements), (120.0, 2));
+        placements.ended(Moment(10), PROMPT);
+        placements.reported(Moment(15));
+        assert_eq!(pending(&placements), (60.0, 1));
     }
 
     #[test]
