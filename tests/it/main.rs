@@ -18,6 +18,7 @@ mod identity;
 mod metrics;
 mod openai_sdk;
 mod outside;
+mod placement;
 mod plane_loss;
 mod push;
 mod reload;

@@ -110,8 +110,8 @@ fn check_costs(story: &Value) {
                 number(&cost["ownSince"]) <= number(&row["inflight"]),
                 "what has ended waits nowhere: {row:#}"
             );
-            let terms =
-                ["waitMs", "promptMs", "roomMs", "othersMs", "harmMs"].map(|term| number(&cost[term]));
+            let terms = ["waitMs", "promptMs", "roomMs", "othersMs", "harmMs", "moreMs"]
+                .map(|term| number(&cost[term]));
             let gap = (terms.iter().sum::<f64>() - number(&cost["totalMs"])).abs();
             assert!(gap < 1.0, "{story:#}");
         }

@@ -107,12 +107,7 @@ fn candidates(
             placements: placements.count() as u32,
             cached_tokens: PROMPT.cached_tokens,
         };
-        Candidate {
-            standing: Standing::Usable,
-            in_flight: 1,
-            tokens_in_flight: 1_000,
-            estimate: Some(estimate),
-        }
+        Candidate { tokens_in_flight: 1_000, estimate: Some(estimate), ..Candidate::new(Standing::Usable, 1) }
     };
     reports.iter().zip(placements).map(candidate).collect()
 }

@@ -20,8 +20,8 @@ use penstock_delivery::server::{Published, RESPONSE_BYTES_MAX, ServerAction, Ses
 use penstock_delivery::wire::{Flaw, Resource, ResourceType};
 use penstock_model::names::{BackendId, EndpointId, RouteId, SloId};
 use penstock_model::snapshot::{
-    Backend, Endpoint, Match, Outside, Parts, PathMatch, Policy, Protocol, Route, Rule, Slo, SloTarget,
-    Snapshot, WeightedBackend,
+    Attributes, Backend, Endpoint, Match, Outside, Parts, PathMatch, Policy, Protocol, Route, Rule, Slo,
+    SloTarget, Snapshot, WeightedBackend,
 };
 use penstock_model::units::Moment;
 use proptest::prelude::*;
@@ -434,7 +434,11 @@ fn parts(choices: [u8; 12], may_poison: bool) -> Parts {
         for port in (0..3_u16).filter(|p| choices[3 + i] >> p & 1 != 0) {
             let address = ([10, 0, 0, 1], 8_000 + port).into();
             let sidecar = (choices[3 + i] & 0b1000 != 0).then(|| ([10, 0, 0, 1], 4743).into());
-            let endpoint = Endpoint { id: EndpointId { backend: id.clone(), address }, sidecar };
+            let endpoint = Endpoint {
+                id: EndpointId { backend: id.clone(), address },
+                sidecar,
+                attributes: Attributes::default(),
+            };
             Resource::Endpoint(Arc::new(endpoint)).insert_into(&mut parts);
         }
         if choices[6 + i] & 1 != 0 {

@@ -17,8 +17,8 @@ use penstock_delivery::server::{NAMES_MAX, Published, ServerAction, Session};
 use penstock_delivery::wire::{Resource, ResourceType};
 use penstock_model::names::{BackendId, EndpointId, RouteId};
 use penstock_model::snapshot::{
-    Backend, Endpoint, Match, Outside, Parts, PathMatch, Policy, Protocol, Route, Rule, Slo, SloTarget,
-    Snapshot, WeightedBackend,
+    Attributes, Backend, Endpoint, Match, Outside, Parts, PathMatch, Policy, Protocol, Route, Rule, Slo,
+    SloTarget, Snapshot, WeightedBackend,
 };
 use penstock_model::units::Moment;
 use prost::Message;
@@ -49,7 +49,7 @@ fn backend(name: &str, word: &str) -> Resource {
 
 fn endpoint(backend: &str) -> Resource {
     let id = EndpointId { backend: BackendId::new("ns", backend), address: ([10, 0, 0, 1], 80).into() };
-    Resource::Endpoint(Arc::new(Endpoint { id, sidecar: None }))
+    Resource::Endpoint(Arc::new(Endpoint { id, sidecar: None, attributes: Attributes::default() }))
 }
 
 fn policy(backend: &str) -> Resource {

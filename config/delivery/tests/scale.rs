@@ -14,7 +14,7 @@ use penstock_delivery::proto::envoy::service::discovery::v3::{
 use penstock_delivery::server::{Published, RESPONSE_BYTES_MAX, ServerAction, Session};
 use penstock_delivery::wire::{Resource, ResourceType};
 use penstock_model::names::{BackendId, EndpointId};
-use penstock_model::snapshot::{Backend, Endpoint, Outside, Parts, Protocol, Snapshot};
+use penstock_model::snapshot::{Attributes, Backend, Endpoint, Outside, Parts, Protocol, Snapshot};
 use penstock_model::units::Moment;
 use prost::Message;
 
@@ -37,7 +37,8 @@ fn fleet(moved: Option<u16>) -> Parts {
         let port = if moved == Some(number) { 4744 } else { 4743 };
         let sidecar = Some(SocketAddr::from(([10, 1, high, low], port)));
         let address = SocketAddr::from(([10, 1, high, low], 8000));
-        let endpoint = Endpoint { id: EndpointId { backend: id, address }, sidecar };
+        let endpoint =
+            Endpoint { id: EndpointId { backend: id, address }, sidecar, attributes: Attributes::default() };
         Resource::Endpoint(Arc::new(endpoint)).insert_into(&mut parts);
     }
     parts

@@ -14,10 +14,10 @@ use penstock_model::names::{
     BackendId, EndpointId, ObjectName, ParentId, ParentKind, PolicyId, RouteId, SloId,
 };
 use penstock_model::snapshot::{
-    Backend, BodyOverflow, Endpoint, FieldMatch, Filter, HeaderChanges, HealthCheck, HealthScope, Host,
-    Indicator, LoadBalancer, Match, Objective, Outside, Parts, PathChange, PathMatch, Pattern, PeerName,
-    Policy, Protocol, Redirect, Rewrite, Roots, Route, RouteParent, Rule, Slo, SloTarget, Snapshot, Tls,
-    ValueMatch, WeightedBackend,
+    Affinity, Attributes, Backend, BodyOverflow, Endpoint, FieldMatch, Filter, HeaderChanges, HealthCheck,
+    HealthScope, Host, Indicator, LoadBalancer, Match, Objective, Outside, Parts, PathChange, PathMatch,
+    Pattern, PeerName, Policy, Protocol, Redirect, Rewrite, Roots, Route, RouteParent, Rule, Slo, SloTarget,
+    Snapshot, Tls, ValueMatch, WeightedBackend, Zones,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -54,7 +54,8 @@ fn backend() -> impl Strategy<Value = Resource> {
 }
 
 fn outside() -> impl Strategy<Value = Outside> {
-    let host = (text("[a-z][a-z0-9.]{0,20}[a-z]"), 1..=u16::MAX).prop_map(|(name, port)| Host { name, port });
+    let host = (text("[a-z][a-z0-9.]{0,20}[a-z]"), 1..=u16::MAX, attributes())
+        .prop_map(|(name, port, attributes)| Host { name, port, attributes });
     (vec(host, 0..3), of(tls()), of(health_check())).prop_map(|(hosts, tls, health_check)| Outside {
         hosts,
         tls: tls.map(Arc::new),
@@ -87,10 +88,16 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
         })
 }
 
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let names = || vec(text("[a-z]{1,8}"), 0..3);
+    (0..=Attributes::WEIGHT_MAX, of(text("[a-z]{1,8}")), names(), names())
+        .prop_map(|(weight, zone, models, lora)| Attributes { weight, zone, models, lora })
+}
+
 fn endpoint() -> impl Strategy<Value = Resource> {
-    (object(), address(), of(address())).prop_map(|(name, address, sidecar)| {
+    (object(), address(), of(address()), attributes()).prop_map(|(name, address, sidecar, attributes)| {
         let id = EndpointId { backend: BackendId(name), address };
-        Resource::Endpoint(Arc::new(Endpoint { id, sidecar }))
+        Resource::Endpoint(Arc::new(Endpoint { id, sidecar, attributes }))
     })
 }
 
@@ -103,22 +110,27 @@ fn policy() -> impl Strategy<Value = Resource> {
                 LoadBalancer::LeastRequest,
                 LoadBalancer::RoundRobin,
                 LoadBalancer::Random,
+                LoadBalancer::ConsistentHash,
             ][..],
         ),
         span(),
         select(&[BodyOverflow::Route, BodyOverflow::Reject][..]),
+        select(&[Affinity::None, Affinity::Session][..]),
+        select(&[Zones::Alike, Zones::OwnFirst][..]),
     );
     (object(), of(object()), how, span(), any::<(u32, u32, u64)>()).prop_map(
         |(
             backend,
             id,
-            (load_balancer, queue_wait_max, body_overflow),
+            (load_balancer, queue_wait_max, body_overflow, affinity, zones),
             connect_timeout,
             (streams, requests, bytes),
         )| {
             let policy = Policy {
                 id: id.map(PolicyId),
                 load_balancer,
+                affinity,
+                zones,
                 queue_wait_max,
                 connect_timeout,
                 streams_per_connection_max: streams,
@@ -409,8 +421,17 @@ fn valid_backend() -> v1::Backend {
     v1::Backend { name: name("a"), protocol: v1::Protocol::Http.into(), ..v1::Backend::default() }
 }
 
+fn heavy() -> Option<v1::Attributes> {
+    Some(v1::Attributes { weight: Some(1_001), ..v1::Attributes::default() })
+}
+
 fn valid_endpoint() -> v1::Endpoint {
-    v1::Endpoint { backend: name("a"), address: "10.0.0.1:80".to_owned(), sidecar: String::new() }
+    v1::Endpoint {
+        backend: name("a"),
+        address: "10.0.0.1:80".to_owned(),
+        sidecar: String::new(),
+        attributes: None,
+    }
 }
 
 fn valid_policy() -> v1::Policy {
@@ -534,7 +555,7 @@ fn backends_outside_the_mesh_are_read_strictly() {
         };
         v1::Backend {
             protocol: v1::Protocol::HttpOverTls.into(),
-            hosts: vec![v1::Host { name: "a.example".to_owned(), port: 443 }],
+            hosts: vec![v1::Host { name: "a.example".to_owned(), port: 443, attributes: None }],
             tls: Some(tls),
             health_check: Some(health_check),
             ..valid_backend()
@@ -560,6 +581,7 @@ fn backends_outside_the_mesh_are_read_strictly() {
             ("hosts[0].name", |b| b.hosts[0].name = "10.0.0.1:80".to_owned()),
             ("hosts[0].port", |b| b.hosts[0].port = 0),
             ("hosts[0].port", |b| b.hosts[0].port = 65_536),
+            ("hosts[0].attributes.weight", |b| b.hosts[0].attributes = heavy()),
             ("tls.hostname", |b| tls(b).hostname = "*.example".to_owned()),
             ("tls.roots", |b| tls(b).roots = None),
             ("tls.system", |b| tls(b).roots = Some(Roots::System(false))),
@@ -587,6 +609,7 @@ fn endpoints_are_read_strictly() {
         "penstock/ns/a/10.0.0.1:80",
         valid_endpoint,
         &[
+            ("attributes.weight", |e| e.attributes = heavy()),
             ("", |e| e.address = "10.0.0.1:81".to_owned()),
             ("", |e| e.backend = name("b")),
             ("backend", |e| e.backend = None),
@@ -610,10 +633,12 @@ fn policies_are_read_strictly() {
             ("", |p| p.backend = name("b")),
             ("document.name", |p| p.document = name("B")),
             ("load_balancer", |p| p.load_balancer = 0),
-            ("load_balancer", |p| p.load_balancer = 6),
+            ("load_balancer", |p| p.load_balancer = 7),
             ("connect_timeout", |p| p.connect_timeout = None),
             ("body_overflow", |p| p.body_overflow = 0),
             ("body_overflow", |p| p.body_overflow = 3),
+            ("affinity", |p| p.affinity = 2),
+            ("zones", |p| p.zones = 2),
         ],
     );
     for bad in [span(-1, 0), span(0, -1), span(1, 1_000_000_000), span(i64::MAX, 0)] {
@@ -755,7 +780,7 @@ fn names_are_those_that_the_proto_file_lays_down() {
     let backend = BackendId::new("chat", "llama");
     let endpoint = |address: &str| {
         let id = EndpointId { backend: backend.clone(), address: address.parse().unwrap() };
-        Resource::Endpoint(Arc::new(Endpoint { id, sidecar: None }))
+        Resource::Endpoint(Arc::new(Endpoint { id, sidecar: None, attributes: Attributes::default() }))
     };
     for (resource, name) in [
         (endpoint("10.0.0.1:8000"), "penstock/chat/llama/10.0.0.1:8000"),
@@ -782,7 +807,8 @@ fn equal_content_has_an_equal_version_and_other_content_another() {
 fn a_name_of_another_shape_removes_nothing() {
     let mut parts = Parts::default();
     let id = EndpointId { backend: BackendId::new("ns", "a"), address: ([10, 0, 0, 1], 80).into() };
-    Resource::Endpoint(Arc::new(Endpoint { id, sidecar: None })).insert_into(&mut parts);
+    Resource::Endpoint(Arc::new(Endpoint { id, sidecar: None, attributes: Attributes::default() }))
+        .insert_into(&mut parts);
     let before = parts.clone();
     for name in
         ["", "*", "penstock/ns/a", "other/ns/a/10.0.0.1:80", "penstock/ns/a/10.0.0.1:80/x", "penstock/ns/a/x"]

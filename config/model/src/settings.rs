@@ -4,6 +4,7 @@ mod adopt;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::ObjectName;
@@ -45,6 +46,8 @@ pub struct ProxySettings {
     pub access_log: AccessLog,
     /// How names of endpoints are looked up.
     pub dns: Dns,
+    /// Where the workload is.
+    pub zone: Option<Arc<str>>,
     /// What is logged, instead of what the command line says.
     pub log_level: Option<String>,
 }

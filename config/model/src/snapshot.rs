@@ -14,8 +14,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use backends::{
-    Backend, BodyOverflow, Endpoint, HealthCheck, HealthScope, Host, LoadBalancer, Outside, PeerName, Policy,
-    Protocol, Roots, Tls,
+    Affinity, Attributes, Backend, BodyOverflow, Endpoint, HealthCheck, HealthScope, Host, LoadBalancer,
+    Outside, PeerName, Policy, Protocol, Roots, Tls, Zones,
 };
 pub use objectives::{Indicator, Objective, Slo, SloTarget};
 pub use routes::{

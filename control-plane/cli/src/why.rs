@@ -103,6 +103,7 @@ struct Counts {
     ejected: u64,
     unready: u64,
     draining: u64,
+    other_model: u64,
 }
 
 /// One endpoint.
@@ -128,6 +129,7 @@ struct Cost {
     room_ms: f64,
     others_ms: f64,
     harm_ms: f64,
+    more_ms: f64,
     report_age_ms: Option<f64>,
     own_since: u64,
     cached_tokens: u64,

@@ -10,6 +10,7 @@ mod considered;
 pub mod cost;
 mod p2c;
 mod round_robin;
+pub mod session;
 pub mod subset;
 
 use std::fmt;
@@ -31,6 +32,46 @@ pub struct Candidate {
     pub tokens_in_flight: u64,
     /// What placing the request there costs; `None` where the endpoint has no sidecar to tell, or the request has no prompt.
     pub estimate: Option<Estimate>,
+    /// Its share of the load beside the others'; at least 1.
+    pub weight: u32,
+    /// Milliseconds added to what the request costs there, for what no load tells: see [`AFFINITY_MS`] and the like.
+    pub handicap_ms: f64,
+    /// How much it is the home of the request's session (see [`session::rank`]); `None` where sessions keep nothing together, or the
+    /// request has none.
+    pub rank: Option<f64>,
+}
+
+/// What the endpoints that are not the home of a request's session cost more. As much as the gate lets beliefs be wrong: a home that is
+/// loaded more than that above others is worse than another place, whatever it remembers.
+pub const AFFINITY_MS: f64 = Weights::CHOSEN.margin_ms;
+
+/// What endpoints in another zone cost more, where the own is preferred. The way there takes a millisecond or two; the rest is for the
+/// money, and stays below the half second that first tokens are mostly promised in.
+pub const ZONE_MS: f64 = 200.0;
+
+/// What endpoints cost more that have not loaded the LoRA adapter that another one has. Engines load one of rank 16 from a local disk in
+/// some hundred milliseconds, and hold up everybody meanwhile.
+pub const ADAPTER_MS: f64 = 400.0;
+
+impl Candidate {
+    /// One with this standing and load, like any other in everything else.
+    pub fn new(standing: Standing, in_flight: u32) -> Self {
+        Self {
+            standing,
+            in_flight,
+            tokens_in_flight: 0,
+            estimate: None,
+            weight: 1,
+            handicap_ms: 0.0,
+            rank: None,
+        }
+    }
+
+    /// What placing the request there counts for, where that is known: the cost by its weight, and what no load tells.
+    fn cost_ms(&self, weight_max: u32) -> Option<f64> {
+        let total_ms = self.estimate?.terms.total_ms();
+        Some(total_ms * (f64::from(weight_max) / f64::from(self.weight)) + self.handicap_ms)
+    }
 }
 
 /// Whether an endpoint may be chosen.
@@ -46,8 +87,17 @@ pub enum Standing {
     Ejected,
     /// It has not said that it is ready.
     Unready,
-    /// It has said that it takes no new requests.
+    /// It takes no new requests: it has said so, or its weight is 0.
     Draining,
+    /// It does not serve the model that the request names.
+    OtherModel,
+}
+
+impl Standing {
+    /// Whether it can be chosen, if only where no other can.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Usable | Self::Spare)
+    }
 }
 
 /// The randomness and the turn of one pick.
@@ -98,6 +148,8 @@ pub enum Reason {
     Lot,
     /// It was its turn.
     Turn,
+    /// The request's session belongs there, or would if its home had room.
+    Affinity,
 }
 
 impl Reason {
@@ -109,6 +161,7 @@ impl Reason {
             Self::LeastCost => "least_cost",
             Self::Lot => "lot",
             Self::Turn => "turn",
+            Self::Affinity => "affinity",
         }
     }
 }
@@ -122,6 +175,8 @@ pub enum NoPick {
     AllTried,
     /// All that could be used have as many requests as they may have: 429 `overloaded`.
     AllFull,
+    /// None of those that are there serves the model: 404 `no_route`.
+    NoModel,
 }
 
 impl fmt::Display for NoPick {
@@ -130,6 +185,7 @@ impl fmt::Display for NoPick {
             Self::NoEndpoints => "the backend has no endpoint that is ready",
             Self::AllTried => "every endpoint of the backend that is ready has been tried",
             Self::AllFull => "every endpoint of the backend has as many requests as it may have",
+            Self::NoModel => "no endpoint of the backend serves the model",
         })
     }
 }
@@ -154,30 +210,36 @@ pub fn pick(
         return Err(open.why_none());
     }
     let picked = |index, reason| Pick { index, reason, believed: None, against: None };
+    let at_home = |index| picked(index, Reason::Affinity);
     let of_two = |(index, against)| Pick { against, ..picked(index, Reason::LeastLoad) };
     let picked = match balancer {
         LoadBalancer::LeastCost => match least_cost(open, draws) {
-            Some((index, believed)) => Pick { believed: Some(believed), ..picked(index, Reason::LeastCost) },
-            None => of_two(p2c::choose(open, count, draws, Open::tokens_in_flight)),
+            Some((index, reason, believed)) => Pick { believed: Some(believed), ..picked(index, reason) },
+            None => by_session(open)
+                .map_or_else(|| of_two(p2c::choose(open, count, draws, Open::tokens_in_flight)), at_home),
         },
-        LoadBalancer::P2c => of_two(p2c::choose(open, count, draws, Open::in_flight)),
+        _ if let Some(home) = by_session(open) => at_home(home),
+        LoadBalancer::P2c | LoadBalancer::ConsistentHash => {
+            of_two(p2c::choose(open, count, draws, Open::in_flight))
+        }
         LoadBalancer::LeastRequest => {
             picked(p2c::least_of_all(open, draws.first, Open::in_flight), Reason::LeastLoad)
         }
         LoadBalancer::RoundRobin => picked(round_robin::choose(open, count, draws.turn), Reason::Turn),
-        LoadBalancer::Random => picked(open.nth(chosen(draws.first, count)), Reason::Lot),
+        LoadBalancer::Random => picked(open.at(place(draws.first, open.weight())), Reason::Lot),
     };
     Ok(Pick { reason: if count == 1 { Reason::Only } else { picked.reason }, ..picked })
 }
 
 /// The place that costs draw, where they are known of all that are open.
-fn least_cost(open: Open<'_>, draws: Draws) -> Option<(usize, Believed)> {
+fn least_cost(open: Open<'_>, draws: Draws) -> Option<(usize, Reason, Believed)> {
     let mut expected_ms = 0.0;
+    let weight_max = open.weight_max();
     let mut costs_ms = vec![f64::INFINITY; open.candidates.len()];
     for (index, candidate) in open.iter() {
         let estimate = candidate.estimate?;
         expected_ms += estimate.expected_ms;
-        costs_ms[index] = estimate.terms.total_ms();
+        costs_ms[index] = candidate.cost_ms(weight_max)?;
     }
     let choice = cost::choose(&costs_ms, expected_ms * Weights::CHOSEN.spread, draws.first)?;
     let index = choice.place;
@@ -187,7 +249,13 @@ fn least_cost(open: Open<'_>, draws: Draws) -> Option<(usize, Believed)> {
         .map(|estimate| estimate.terms.first_token_ms())
         .fold(f64::INFINITY, f64::min);
     let terms = open.candidates[index].estimate?.terms;
-    Some((index, Believed { terms, next_best_ms, choice }))
+    let reason = if session::home(open) == Some(index) { Reason::Affinity } else { Reason::LeastCost };
+    Some((index, reason, Believed { terms, next_best_ms, choice }))
+}
+
+/// The place where the request's session keeps it, if that is asked for and it has one.
+fn by_session(open: Open<'_>) -> Option<usize> {
+    session::choose(open)
 }
 
 /// One of `count`, by lot.
@@ -228,13 +296,37 @@ impl<'a> Open<'a> {
         self.iter().nth(n).map_or(0, |(index, _)| index)
     }
 
-    fn in_flight(self, index: usize) -> u64 {
-        u64::from(self.candidates[index].in_flight)
+    /// Place among all candidates of the open one in whose share of all weights `at`, below [`weight`](Self::weight), lies.
+    fn at(self, at: u64) -> usize {
+        let mut left = at;
+        let found = self.iter().find(|(_, candidate)| {
+            let weight = u64::from(candidate.weight);
+            let is_here = left < weight;
+            left = left.saturating_sub(weight);
+            is_here
+        });
+        found.map_or(0, |(index, _)| index)
     }
 
-    fn tokens_in_flight(self, index: usize) -> u64 {
+    fn weight(self) -> u64 {
+        self.iter().map(|(_, candidate)| u64::from(candidate.weight)).sum()
+    }
+
+    fn weight_max(self) -> u32 {
+        self.iter().map(|(_, candidate)| candidate.weight).max().unwrap_or(1)
+    }
+
+    /// Requests there for each unit of weight, with the one that is to be placed.
+    fn in_flight(self, index: usize) -> f64 {
+        let candidate = &self.candidates[index];
+        (f64::from(candidate.in_flight) + 1.0) / f64::from(candidate.weight)
+    }
+
+    /// Prompt tokens there for each unit of weight.
+    fn tokens_in_flight(self, index: usize) -> f64 {
+        let candidate = &self.candidates[index];
         // A request without a prompt that is known is no nothing.
-        self.candidates[index].tokens_in_flight + self.in_flight(index)
+        candidate.tokens_in_flight as f64 / f64::from(candidate.weight) + self.in_flight(index)
     }
 
     fn why_none(self) -> NoPick {
@@ -243,6 +335,8 @@ impl<'a> Open<'a> {
             NoPick::AllFull
         } else if any(Standing::Tried) {
             NoPick::AllTried
+        } else if any(Standing::OtherModel) {
+            NoPick::NoModel
         } else {
             NoPick::NoEndpoints
         }

@@ -149,6 +149,8 @@ impl Admin {
                 json!({
                     "endpoint": state.endpoint.id.address,
                     "sidecar": state.endpoint.sidecar,
+                    "weight": state.endpoint.attributes.weight,
+                    "zone": state.endpoint.attributes.zone,
                     "state": readiness(backend.readiness(state)),
                     "lastHealthCheck": backend.health_check_of(&state.endpoint).map(|_| state.probed.note()),
                     "inflight": state.in_flight(),

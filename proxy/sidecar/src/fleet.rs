@@ -6,7 +6,7 @@ pub mod probe;
 mod reconcile;
 pub mod resolver;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +19,9 @@ use penstock_model::snapshot::{
 use penstock_model::units::Moment;
 use penstock_policy::health::Belief;
 use penstock_policy::pick::cost::{Belief as LoadBelief, Prompt, Speed, Told};
-use penstock_policy::pick::{self, Believed, Candidate, Considered, Draws, NoPick, Reason, Standing};
+use penstock_policy::pick::{
+    self, ADAPTER_MS, Believed, Candidate, Considered, Draws, NoPick, Reason, Standing, ZONE_MS, session,
+};
 use penstock_policy::prefix::{Asked, Digest, Gap, Index};
 use penstock_policy::retry::RetryBudget;
 use penstock_policy::route::RouteTable;
@@ -27,12 +29,14 @@ use penstock_policy::speed::Size;
 
 use self::health::Probed;
 use self::names::Known;
-use crate::load::wire::Demand;
+use crate::load::wire::{self, Demand};
 use crate::upstream::origin::Origin;
 use crate::{clock, seed};
 
 /// Endpoints or names that a message tells of; there may be thousands.
 const SHOWN_MAX: usize = 3;
+/// Names of models that a message tells of.
+const NAMES_MAX: usize = 10;
 
 /// A snapshot with everything that is derived from it or lives beside it. A request holds one from start to end.
 #[derive(Debug, Default)]
@@ -104,6 +108,8 @@ pub struct EndpointState {
     load: Mutex<LoadBelief>,
     /// Which prompts it has cached, where its sidecar tells: as of the end of the last stream, if none is open.
     cached: Mutex<Index>,
+    /// LoRA adapters that it has loaded, as [`wire::adapter`](crate::load::wire::adapter) writes them, where its sidecar tells.
+    adapters: Mutex<Arc<[u32]>>,
     /// What probes have found, where it is probed.
     pub probed: Probed,
 }
@@ -118,6 +124,7 @@ impl EndpointState {
             is_followed: AtomicBool::new(false),
             load: Mutex::default(),
             cached: Mutex::default(),
+            adapters: Mutex::default(),
             requests: AtomicU64::new(0),
             probed: Probed::default(),
         })
@@ -174,6 +181,20 @@ impl EndpointState {
         applied
     }
 
+    /// Its sidecar has told which LoRA adapters it has loaded.
+    pub fn told_adapters(&self, adapters: Vec<u32>) {
+        let mut known = self.adapters.lock();
+        if **known != *adapters {
+            *known = adapters.into();
+        }
+    }
+
+    /// Whether the LoRA adapter of this name, and hash, is loaded there, as far as that is known.
+    fn has_loaded(&self, name: &str, hash: u32) -> bool {
+        let written = &self.endpoint.attributes.lora;
+        written.iter().any(|lora| **lora == *name) || self.adapters.lock().contains(&hash)
+    }
+
     /// What its sidecar told last, and how long ago that was.
     pub fn last_told(&self) -> Option<(Told, Duration)> {
         let load = self.load.lock();
@@ -214,57 +235,78 @@ impl Drop for Ticket {
     }
 }
 
+/// What a request needs, for the choice of an endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    /// What it demands of a model server; known of requests for generated text.
+    pub demand: Option<Demand>,
+    /// Its prompt, as it is looked up among what endpoints have cached.
+    pub prefix: Option<Asked>,
+    /// The model that it names.
+    pub model: Option<Box<str>>,
+    /// Its session, where sessions are kept together.
+    pub session: Option<Box<str>>,
+    /// The sidecar's zone, where that comes first.
+    pub zone: Option<Arc<str>>,
+}
+
 fn prompt_of(demand: Demand) -> Prompt {
     Prompt { tokens: demand.size.tokens, cached_tokens: demand.size.cached_tokens }
 }
 
+/// Whether it is in another zone than the own, which comes first. One whose zone is not known is near.
+fn is_far(state: &EndpointState, needs: &Needs) -> bool {
+    match (&needs.zone, &state.endpoint.attributes.zone) {
+        (Some(own), Some(zone)) => own != zone,
+        _ => false,
+    }
+}
+
 impl BackendState {
-    /// Picks an endpoint that is not among `tried` and takes a place there. `demand` is known of requests for generated text, and `prefix`
-    /// where it can be looked up who has the prompt's beginning. `tell` is told what the pick was made on, whatever came of it.
+    /// Picks an endpoint that is not among `tried` and takes a place there. `tell` is told what the pick was made on, whatever came of it.
     ///
     /// # Errors
     /// Why there is none.
     pub fn pick(
         &self,
         tried: &[Arc<EndpointState>],
-        demand: Option<Demand>,
-        prefix: Option<&Asked>,
+        needs: &Needs,
         tell: impl FnOnce(Considered),
     ) -> Result<Ticket, NoPick> {
         let now = clock::now();
-        let demand = demand.filter(|_| self.policy.load_balancer == LoadBalancer::LeastCost);
+        let demand = needs.demand.filter(|_| self.policy.load_balancer == LoadBalancer::LeastCost);
         let presumed = demand.map(|_| self.presumed_speed());
         let demand_at = |state: &EndpointState| {
+            let prefix = needs.prefix.as_ref();
             let cached_tokens = prefix.map_or(0, |prefix| state.cached.lock().cached_tokens(prefix));
             demand.map(|demand| Demand { size: Size { cached_tokens, ..demand.size }, ..demand })
         };
-        let candidates: Vec<Candidate> = self
+        let mut candidates: Vec<Candidate> = self
             .endpoints
             .iter()
             .zip(&self.members)
             .map(|(state, is_member)| {
+                let standing = self.standing(state, *is_member, tried, needs);
+                let candidate = Candidate::new(standing, state.in_flight());
+                // What others would cost, nobody asks; of those that were tried it is told.
+                if !standing.is_open() && standing != Standing::Tried {
+                    return candidate;
+                }
                 let prompt = demand_at(state).map(prompt_of).zip(presumed);
-                let load = state.load.lock();
+                let Endpoint { id, sidecar, attributes } = &*state.endpoint;
+                let rank = |session| session::rank(session, &id.address, attributes.weight);
                 Candidate {
-                    standing: if tried.iter().any(|other| Arc::ptr_eq(other, state)) {
-                        Standing::Tried
-                    } else if self.readiness(state) != Belief::Ready {
-                        Standing::Unready
-                    } else if load.is_draining() {
-                        Standing::Draining
-                    } else if *is_member {
-                        Standing::Usable
-                    } else {
-                        Standing::Spare
-                    },
-                    in_flight: state.in_flight(),
                     tokens_in_flight: state.tokens_in_flight.load(Ordering::Relaxed),
                     estimate: prompt
-                        .filter(|_| state.endpoint.sidecar.is_some())
-                        .map(|(prompt, presumed)| load.estimate(prompt, &presumed, now)),
+                        .filter(|_| sidecar.is_some())
+                        .map(|(prompt, presumed)| state.load.lock().estimate(prompt, &presumed, now)),
+                    weight: attributes.weight,
+                    rank: needs.session.as_deref().map(rank),
+                    ..candidate
                 }
             })
             .collect();
+        self.handicap(&mut candidates, needs);
         let draws = Draws {
             first: seed::draw(),
             second: seed::draw(),
@@ -293,6 +335,62 @@ impl BackendState {
             demand,
             reason: picked.reason,
             believed: picked.believed,
+        })
+    }
+
+    fn standing(
+        &self,
+        state: &EndpointState,
+        is_member: bool,
+        tried: &[Arc<EndpointState>],
+        needs: &Needs,
+    ) -> Standing {
+        let attributes = &state.endpoint.attributes;
+        if tried.iter().any(|other| std::ptr::eq(&**other, state)) {
+            Standing::Tried
+        } else if self.readiness(state) != Belief::Ready {
+            Standing::Unready
+        } else if attributes.weight == 0 || state.load.lock().is_draining() {
+            Standing::Draining
+        } else if needs.model.as_deref().is_some_and(|model| !attributes.serves(model)) {
+            Standing::OtherModel
+        } else if (is_member || needs.session.is_some()) && !self.is_put_off(state, needs) {
+            Standing::Usable
+        } else {
+            Standing::Spare
+        }
+    }
+
+    /// Whether it is in another zone, and those of the own come first whatever their load is: without costs nobody can tell.
+    fn is_put_off(&self, state: &EndpointState, needs: &Needs) -> bool {
+        self.policy.load_balancer != LoadBalancer::LeastCost && is_far(state, needs)
+    }
+
+    /// Adds to costs what no load tells.
+    fn handicap(&self, candidates: &mut [Candidate], needs: &Needs) {
+        if let Some(model) = needs.model.as_deref().filter(|_| needs.demand.is_some()) {
+            let hash = wire::adapter(model);
+            let has_loaded = |state: &Arc<EndpointState>| state.has_loaded(model, hash);
+            // What nobody has loaded is no adapter, or costs the same everywhere.
+            if self.endpoints.iter().any(has_loaded) {
+                for (candidate, state) in candidates.iter_mut().zip(&self.endpoints) {
+                    candidate.handicap_ms += if has_loaded(state) { 0.0 } else { ADAPTER_MS };
+                }
+            }
+        }
+        session::prefer_home(candidates);
+        if needs.zone.is_some() {
+            for (candidate, state) in candidates.iter_mut().zip(&self.endpoints) {
+                candidate.handicap_ms += if is_far(state, needs) { ZONE_MS } else { 0.0 };
+            }
+        }
+    }
+
+    /// Whether some of its endpoints serve some models alone.
+    pub fn needs_model(&self) -> bool {
+        self.endpoints.iter().any(|state| {
+            let attributes = &state.endpoint.attributes;
+            !attributes.models.is_empty() || !attributes.lora.is_empty()
         })
     }
 
@@ -344,6 +442,20 @@ impl BackendState {
             .map(|state| format!("{} {}", state.endpoint.id.address, state.probed.note()))
             .collect();
         format!("no endpoint is ready, of {count}: {}", notes.join("; "))
+    }
+
+    /// Why a request for this model goes nowhere, for the message of a 404.
+    pub fn not_served(&self, model: Option<&str>) -> String {
+        let served: BTreeSet<&str> = self
+            .endpoints
+            .iter()
+            .flat_map(|state| state.endpoint.attributes.models.iter().chain(&state.endpoint.attributes.lora))
+            .map(|name| &**name)
+            .collect();
+        let (shown, more) =
+            (served.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", "), served.len());
+        let model = model.unwrap_or_default().escape_debug();
+        format!("no endpoint serves the model `{model}`; their `models` and `lora` list {more}: {shown}")
     }
 
     /// The budget of retries.

@@ -119,6 +119,7 @@ impl Settings {
                     AccessLog::Stdout => json!("/dev/stdout"),
                     AccessLog::File(path) => json!(path),
                 },
+                "zone": settings.zone,
                 "logLevel": settings.log_level,
             },
             "restartNeeded": standing.kept.iter().map(|kept| json!({

@@ -42,12 +42,7 @@ impl Router for P2c {
 }
 
 fn picked(balancer: LoadBalancer, turn: u64, view: &mut View<'_>) -> usize {
-    let candidate = |in_flight: &u32| Candidate {
-        standing: Standing::Usable,
-        in_flight: *in_flight,
-        tokens_in_flight: 0,
-        estimate: None,
-    };
+    let candidate = |in_flight: &u32| Candidate::new(Standing::Usable, *in_flight);
     let candidates: Vec<_> = view.own.in_flight.iter().map(candidate).collect();
     let draws = Draws { first: view.draws.any(), second: view.draws.any(), turn };
     pick(balancer, &candidates, u32::MAX, draws).map_or(0, |pick| pick.index)

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use penstock_model::names::{BackendId, EndpointId, PolicyId};
-use penstock_model::snapshot::{Backend, BodyOverflow, Endpoint, LoadBalancer, Outside, Policy, Protocol};
+use penstock_model::snapshot::{
+    Affinity, Attributes, Backend, BodyOverflow, Endpoint, LoadBalancer, Outside, Policy, Protocol, Zones,
+};
 use penstock_model::spiffe::SpiffeId;
 
 use super::reading::{
@@ -75,7 +77,37 @@ pub(super) fn write_endpoint(endpoint: &Endpoint) -> v1::Endpoint {
         backend: write_name(&endpoint.id.backend.0),
         address: endpoint.id.address.to_string(),
         sidecar: endpoint.sidecar.map(|a| a.to_string()).unwrap_or_default(),
+        attributes: write_attributes(&endpoint.attributes),
     }
+}
+
+/// Nothing for what most endpoints have: none.
+pub(super) fn write_attributes(attributes: &Attributes) -> Option<v1::Attributes> {
+    let texts = |texts: &[Arc<str>]| texts.iter().map(ToString::to_string).collect();
+    (*attributes != Attributes::default()).then(|| v1::Attributes {
+        weight: Some(attributes.weight),
+        zone: attributes.zone.as_deref().unwrap_or_default().to_owned(),
+        models: texts(&attributes.models),
+        lora: texts(&attributes.lora),
+    })
+}
+
+pub(super) fn read_attributes(message: Option<v1::Attributes>) -> Result<Attributes, Misfit> {
+    let message = message.unwrap_or_default();
+    let weight = message.weight.unwrap_or(1);
+    if weight > Attributes::WEIGHT_MAX {
+        return Err(Misfit::new(
+            "attributes.weight",
+            format!("is {weight}, above {}", Attributes::WEIGHT_MAX),
+        ));
+    }
+    let texts = |texts: Vec<String>| texts.into_iter().map(Into::into).collect();
+    Ok(Attributes {
+        weight,
+        zone: (!message.zone.is_empty()).then(|| message.zone.into()),
+        models: texts(message.models),
+        lora: texts(message.lora),
+    })
 }
 
 pub(super) fn read_endpoint(message: v1::Endpoint) -> Result<Resource, Misfit> {
@@ -84,6 +116,7 @@ pub(super) fn read_endpoint(message: v1::Endpoint) -> Result<Resource, Misfit> {
     Ok(Resource::Endpoint(Arc::new(Endpoint {
         id: EndpointId { backend, address: address("address", &message.address)? },
         sidecar,
+        attributes: read_attributes(message.attributes)?,
     })))
 }
 
@@ -94,6 +127,7 @@ pub(super) fn write_policy(backend: &BackendId, policy: &Policy) -> v1::Policy {
         LoadBalancer::LeastRequest => v1::LoadBalancer::LeastRequest,
         LoadBalancer::RoundRobin => v1::LoadBalancer::RoundRobin,
         LoadBalancer::Random => v1::LoadBalancer::Random,
+        LoadBalancer::ConsistentHash => v1::LoadBalancer::ConsistentHash,
     };
     let body_overflow = match policy.body_overflow {
         BodyOverflow::Route => v1::BodyOverflow::Route,
@@ -109,6 +143,16 @@ pub(super) fn write_policy(backend: &BackendId, policy: &Policy) -> v1::Policy {
         body_held_bytes_max: policy.body_held_bytes_max,
         body_overflow: body_overflow.into(),
         queue_wait_max: Some(write_duration(policy.queue_wait_max)),
+        affinity: match policy.affinity {
+            Affinity::None => v1::Affinity::Unspecified,
+            Affinity::Session => v1::Affinity::Session,
+        }
+        .into(),
+        zones: match policy.zones {
+            Zones::Alike => v1::Zones::Unspecified,
+            Zones::OwnFirst => v1::Zones::OwnFirst,
+        }
+        .into(),
     }
 }
 
@@ -122,6 +166,7 @@ pub(super) fn read_policy(message: v1::Policy) -> Result<Resource, Misfit> {
             v1::LoadBalancer::LeastRequest => LoadBalancer::LeastRequest,
             v1::LoadBalancer::RoundRobin => LoadBalancer::RoundRobin,
             v1::LoadBalancer::Random => LoadBalancer::Random,
+            v1::LoadBalancer::ConsistentHash => LoadBalancer::ConsistentHash,
             v1::LoadBalancer::Unspecified => return Err(unset("load_balancer")),
         },
         connect_timeout: nested("connect_timeout", message.connect_timeout, read_duration)?,
@@ -135,6 +180,14 @@ pub(super) fn read_policy(message: v1::Policy) -> Result<Resource, Misfit> {
         },
         queue_wait_max: optional("queue_wait_max", message.queue_wait_max, read_duration)?
             .unwrap_or(Policy::default().queue_wait_max),
+        affinity: match known("affinity", message.affinity)? {
+            v1::Affinity::Unspecified => Affinity::None,
+            v1::Affinity::Session => Affinity::Session,
+        },
+        zones: match known("zones", message.zones)? {
+            v1::Zones::Unspecified => Zones::Alike,
+            v1::Zones::OwnFirst => Zones::OwnFirst,
+        },
     };
     Ok(Resource::Policy(backend, Arc::new(policy)))
 }

@@ -4,17 +4,26 @@ use std::sync::Arc;
 
 use penstock_model::snapshot::{HealthCheck, HealthScope, Host, PeerName, Roots, Tls};
 
+use super::backends::{read_attributes, write_attributes};
 use super::reading::{Misfit, each, known, needed, nested, port, read_duration, unset, write_duration};
 use super::text;
 use crate::proto::penstock::v1;
 
 pub(super) fn write_host(host: &Host) -> v1::Host {
-    v1::Host { name: host.name.to_string(), port: host.port.into() }
+    v1::Host {
+        name: host.name.to_string(),
+        port: host.port.into(),
+        attributes: write_attributes(&host.attributes),
+    }
 }
 
 pub(super) fn read_host(message: v1::Host) -> Result<Host, Misfit> {
     text::dns_name("name", &message.name)?;
-    Ok(Host { port: needed("port", port("port", Some(message.port))?)?, name: message.name.into() })
+    Ok(Host {
+        port: needed("port", port("port", Some(message.port))?)?,
+        attributes: read_attributes(message.attributes)?,
+        name: message.name.into(),
+    })
 }
 
 pub(super) fn write_tls(tls: &Tls) -> v1::Tls {

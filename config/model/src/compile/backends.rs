@@ -6,10 +6,15 @@ use std::sync::Arc;
 
 use crate::document::Document;
 use crate::document::backend::{BackendEndpoint, BackendProtocol, BackendSpec};
-use crate::document::backend_policy::{BackendPolicySpec, LoadBalancerPolicy, OnOverflow};
+use crate::document::backend_policy::{
+    AffinityName, BackendPolicySpec, LoadBalancerPolicy, OnOverflow, TrafficDistribution,
+};
 use crate::finding::Code;
 use crate::names::{BackendId, EndpointId, ObjectName, PolicyId};
-use crate::snapshot::{Backend, BodyOverflow, Endpoint, Host, LoadBalancer, Outside, Policy, Protocol};
+use crate::snapshot::{
+    Affinity, Attributes, Backend, BodyOverflow, Endpoint, Host, LoadBalancer, Outside, Policy, Protocol,
+    Zones,
+};
 use crate::source::FieldPath;
 use crate::units::{ByteSize, Span};
 
@@ -25,7 +30,11 @@ pub(super) fn lower(
     let (hosts, addresses) = places(spec, &path.field("endpoints"), review);
     let endpoints = addresses
         .into_iter()
-        .map(|(address, sidecar)| Endpoint { id: EndpointId { backend: id.clone(), address }, sidecar })
+        .map(|(address, sidecar, attributes)| Endpoint {
+            id: EndpointId { backend: id.clone(), address },
+            sidecar,
+            attributes,
+        })
         .collect();
     let backend = Backend {
         id,
@@ -42,12 +51,12 @@ pub(super) fn lower(
     (backend, endpoints)
 }
 
-type Addresses = Vec<(SocketAddr, Option<SocketAddr>)>;
+type Addresses = Vec<(SocketAddr, Option<SocketAddr>, Attributes)>;
 
 /// Where the endpoints are: those that are known by name, and the others, with their sidecars.
 fn places(spec: &BackendSpec, path: &FieldPath, review: &mut Review<'_>) -> (Vec<Host>, Addresses) {
-    let (mut hosts, mut addresses) = (BTreeMap::new(), BTreeMap::new());
-    let mut found: Addresses = Vec::new();
+    let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
+    let (mut hosts, mut found) = (Vec::new(), Addresses::new());
     let with_sidecar = spec.endpoints.iter().position(|endpoint| endpoint.sidecar.is_some());
     for (index, written) in spec.endpoints.iter().enumerate() {
         let at = path.item(index);
@@ -57,14 +66,22 @@ fn places(spec: &BackendSpec, path: &FieldPath, review: &mut Review<'_>) -> (Vec
                 let address = SocketAddr::new(address.0, written.port);
                 let first = addresses.insert(address, at.field("address"));
                 if first.is_none() {
-                    found.push((address, sidecar));
+                    found.push((address, sidecar, attributes(written)));
                 }
                 (address.to_string(), "address", first)
             }
             (None, Some(name)) => {
-                let host = Host { name: name.0.as_str().into(), port: written.port };
+                let host = Host {
+                    name: name.0.as_str().into(),
+                    port: written.port,
+                    attributes: attributes(written),
+                };
                 let name = host.to_string();
-                (name, "dns", hosts.insert(host, at.field("dns")))
+                let first = names.insert(name.clone(), at.field("dns"));
+                if first.is_none() {
+                    hosts.push(host);
+                }
+                (name, "dns", first)
             }
             (Some(_), Some(_)) => {
                 let message = "`dns` beside `address`";
@@ -92,7 +109,18 @@ fn places(spec: &BackendSpec, path: &FieldPath, review: &mut Review<'_>) -> (Vec
         let other = with_sidecar.map(|other| path.item(other).field("sidecar"));
         trust(written, &name, spec, (&at, &field, other), review);
     }
-    (hosts.into_keys().collect(), found)
+    hosts.sort_unstable();
+    (hosts, found)
+}
+
+fn attributes(written: &BackendEndpoint) -> Attributes {
+    let texts = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
+    Attributes {
+        weight: written.weight,
+        zone: written.zone.as_ref().map(|zone| zone.0.as_str().into()),
+        models: texts(&written.models),
+        lora: texts(&written.lora),
+    }
 }
 
 /// What is wrong with the way in which one endpoint proves itself, or does not.
@@ -140,15 +168,26 @@ pub(super) fn lower_policy(document: &Document, spec: &BackendPolicySpec) -> Opt
     let tcp = spec.connection_pool.as_ref().and_then(|pool| pool.tcp.as_ref());
     let http = spec.connection_pool.as_ref().and_then(|pool| pool.http.as_ref());
     let body = spec.request_body.as_ref();
+    let balancer = spec.load_balancer.as_ref();
     let policy = Policy {
         id: Some(PolicyId(document.name.clone())),
-        load_balancer: match spec.load_balancer.as_ref().and_then(|balancer| balancer.policy) {
+        load_balancer: match balancer.and_then(|balancer| balancer.policy) {
             Some(LoadBalancerPolicy::LeastCost) => LoadBalancer::LeastCost,
             Some(LoadBalancerPolicy::P2c) => LoadBalancer::P2c,
             Some(LoadBalancerPolicy::LeastRequest) => LoadBalancer::LeastRequest,
             Some(LoadBalancerPolicy::RoundRobin) => LoadBalancer::RoundRobin,
             Some(LoadBalancerPolicy::Random) => LoadBalancer::Random,
+            Some(LoadBalancerPolicy::ConsistentHash) => LoadBalancer::ConsistentHash,
             None => defaults.load_balancer,
+        },
+        affinity: match balancer.and_then(|balancer| balancer.affinity) {
+            Some(AffinityName::Session) => Affinity::Session,
+            Some(AffinityName::None) => Affinity::None,
+            None => defaults.affinity,
+        },
+        zones: match balancer.and_then(|balancer| balancer.traffic_distribution) {
+            Some(TrafficDistribution::PreferSameZone) => Zones::OwnFirst,
+            None => defaults.zones,
         },
         connect_timeout: tcp
             .and_then(|tcp| tcp.connect_timeout.as_ref())

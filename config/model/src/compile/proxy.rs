@@ -62,6 +62,7 @@ pub(super) fn lower(
         drain_deadline: spec.drain.deadline.as_ref().map_or(DRAIN_DEADLINE_DEFAULT, Span::duration),
         access_log: access_log(&spec.access_log, base_dir),
         dns: dns(&spec.dns, &path.field("dns"), review),
+        zone: spec.zone.as_ref().map(|zone| zone.0.as_str().into()),
         log_level: spec.log_level.clone(),
     })
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::formats::{AbsolutePath, Address, Hostname, Peer, RequestPath, Spiffe, Uri};
+use super::formats::{AbsolutePath, Address, Hostname, Label, Peer, RequestPath, Spiffe, Uri};
 use super::refusals;
 use crate::finding::Code;
 use crate::snapshot::HealthCheck;
@@ -40,11 +40,7 @@ pub struct BackendSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-refused" = refusals(&[
-    ("zone", Code::NotInThisVersion, "leave it out: all endpoints are equally near"),
-    ("weight", Code::NotInThisVersion, "leave it out: shares follow the load; to split by weight use two Backends in an HTTPRoute"),
     ("capacity", Code::NotInThisVersion, "leave it out: the capacity is learned"),
-    ("models", Code::NotInThisVersion, "make one Backend for each set of models, and route on the header x-gateway-model-name"),
-    ("lora", Code::NotInThisVersion, "make one Backend for each set of models, and route on the header x-gateway-model-name"),
 ])))]
 pub struct BackendEndpoint {
     /// IP address of the application. Exactly one of `address` and `dns` is written.
@@ -58,6 +54,26 @@ pub struct BackendEndpoint {
     /// `IP:PORT` of the sidecar in front of the application, reached with mutual TLS. Default: none, and the application is
     /// reached in plaintext, or with `tls`.
     pub sidecar: Option<Peer>,
+    /// Its share beside the other endpoints', 0 to 1000: with 2 it has twice the load of one with 1 before it counts as loaded alike. 0
+    /// takes no new requests. `LeastCost` learns by itself how fast an endpoint is; a weight comes on top of that.
+    #[serde(default = "one")]
+    #[schemars(range(max = 1_000))]
+    pub weight: u32,
+    /// Where it is, such as `eu-west-1a`; used with `loadBalancer.trafficDistribution`. Default: unknown.
+    pub zone: Option<Label>,
+    /// The models that it serves, and no others: at most 64, each 1 to 256 characters. Default: whatever it is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub models: Vec<String>,
+    /// LoRA adapters that it has loaded at all times, by the names by which requests ask for them: at most 64, each 1 to 256 characters.
+    /// Default: what its model server says in its metrics, if it says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub lora: Vec<String>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// TLS to endpoints outside the mesh, in the words of the Gateway API's BackendTLSPolicy. Between sidecars there is mutual TLS

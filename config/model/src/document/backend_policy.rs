@@ -90,12 +90,34 @@ pub enum PolicyTargetKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-refused" = refusals(&[
-    ("affinity", Code::NotInThisVersion, "leave it out"),
     ("slowStart", Code::NotInThisVersion, "leave it out"),
 ])))]
 pub struct LoadBalancerSpec {
     /// Default: `LeastCost`.
     pub policy: Option<LoadBalancerPolicy>,
+    /// What keeps requests together at one endpoint while it can take them. Default: `None`, and prompts go where they are cached.
+    pub affinity: Option<AffinityName>,
+    /// Whether endpoints in the sidecar's own zone come first. Default: all zones are alike.
+    pub traffic_distribution: Option<TrafficDistribution>,
+}
+
+/// What keeps requests together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AffinityName {
+    /// Nothing.
+    None,
+    /// Their session: the first of the headers `x-session-token`, `x-session-affinity`, `x-claude-code-session-id`, `session-id` and
+    /// `session_id` that is there. Every sidecar finds the same endpoint; where that has a quarter more than its share of the requests, or
+    /// where a request would cost much more there, it goes elsewhere.
+    Session,
+}
+
+/// Which zones come first, in the words of a Kubernetes Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TrafficDistribution {
+    /// The sidecar's own (`zone` of its ProxyConfig): others are used where none of its own can be, and with `LeastCost` also where they are
+    /// much less loaded.
+    PreferSameZone,
 }
 
 /// A way to choose an endpoint.
@@ -113,6 +135,9 @@ pub enum LoadBalancerPolicy {
     RoundRobin,
     /// By lot.
     Random,
+    /// By the request's session, as with `affinity: Session`, and within a quarter more than an endpoint's share of the requests (consistent
+    /// hashing with bounded loads). Where a request has no session: the less loaded of two drawn at random.
+    ConsistentHash,
 }
 
 /// Bounds on connections and requests, in the words of Istio's DestinationRule.

@@ -47,6 +47,9 @@ pub struct ProxyConfigSpec {
     /// How names of Backends' endpoints are looked up.
     #[serde(default)]
     pub dns: DnsSpec,
+    /// Where the workload is, such as `eu-west-1a`: what `loadBalancer.trafficDistribution` compares with the zones of endpoints.
+    /// Default: unknown, and all zones are alike.
+    pub zone: Option<Label>,
     /// What is logged to standard error: `error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter such as `info,h2=debug`.
     /// Default: what the command line says.
     #[schemars(length(min = 1, max = 1_000))]

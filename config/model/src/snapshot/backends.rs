@@ -43,6 +43,8 @@ pub struct Host {
     pub name: Arc<str>,
     /// Port of every address.
     pub port: u16,
+    /// What is written of every address.
+    pub attributes: Attributes,
 }
 
 impl std::fmt::Display for Host {
@@ -144,6 +146,37 @@ pub struct Endpoint {
     pub id: EndpointId,
     /// Inbound sidecar in front of the application, reached with mutual TLS. Plaintext straight to the application where absent.
     pub sidecar: Option<SocketAddr>,
+    /// What else is written of it.
+    pub attributes: Attributes,
+}
+
+/// What is written of an endpoint beside where it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Attributes {
+    /// Its share beside the other endpoints', 0 to [`WEIGHT_MAX`](Self::WEIGHT_MAX); 0 takes no new requests.
+    pub weight: u32,
+    /// Where it is, if that is known.
+    pub zone: Option<Arc<str>>,
+    /// Models that it serves beside its adapters; any where empty.
+    pub models: Vec<Arc<str>>,
+    /// LoRA adapters that it has loaded at all times.
+    pub lora: Vec<Arc<str>>,
+}
+
+impl Attributes {
+    /// Largest weight.
+    pub const WEIGHT_MAX: u32 = 1_000;
+
+    /// Whether requests for `model` may go there.
+    pub fn serves(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().chain(&self.lora).any(|served| **served == *model)
+    }
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self { weight: 1, zone: None, models: Vec::new(), lora: Vec::new() }
+    }
 }
 
 /// How a backend is used. Every backend has one: the defaults where no BackendPolicy targets it.
@@ -153,6 +186,10 @@ pub struct Policy {
     pub id: Option<PolicyId>,
     /// How an endpoint is chosen.
     pub load_balancer: LoadBalancer,
+    /// What keeps requests together at one endpoint.
+    pub affinity: Affinity,
+    /// Which zones come first.
+    pub zones: Zones,
     /// Longest time for TCP and TLS together.
     pub connect_timeout: Duration,
     /// Most HTTP/2 requests at once on one connection to an endpoint's sidecar; a further connection is opened past it.
@@ -172,6 +209,8 @@ impl Default for Policy {
         Self {
             id: None,
             load_balancer: LoadBalancer::LeastCost,
+            affinity: Affinity::None,
+            zones: Zones::Alike,
             connect_timeout: Duration::from_secs(1), // what Linkerd and Envoy's guides use inside a cluster
             streams_per_connection_max: 100,         // the usual limit that HTTP/2 servers announce
             requests_per_endpoint_max: 1_024,        // Envoy's circuit breaker default
@@ -197,6 +236,28 @@ pub enum LoadBalancer {
     RoundRobin,
     /// By lot.
     Random,
+    /// By the request's session, within bounds of load; the less loaded of two drawn at random where it has none.
+    ConsistentHash,
+}
+
+/// What keeps requests together at one endpoint while it can take them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum Affinity {
+    /// Nothing.
+    #[default]
+    None,
+    /// Their session.
+    Session,
+}
+
+/// Which zones come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum Zones {
+    /// None.
+    #[default]
+    Alike,
+    /// The sidecar's own.
+    OwnFirst,
 }
 
 /// What happens to a request whose body limit is reached before the model is known.

@@ -7,7 +7,8 @@ use crate::output::{self, Cell, Colour, Ink};
 /// What the columns of costs mean.
 const LEGEND: &str = "\
 COST is the sum of WAIT (the prompts before it), PROMPT (its own, without what is cached there), ROOM (until there is memory or a place for it),
-OTHERS (what it takes from those who are there, weighed) and HARM (by how much it would break what they were promised, weighed), in ms.
+OTHERS (what it takes from those who are there, weighed), HARM (by how much it would break what they were promised, weighed) and MORE (for its
+weight, for another zone, for an adapter that it has not loaded, or for a session that belongs elsewhere), in ms.
 CHANCE is that of being drawn. REPORT is the age of what the endpoint's sidecar had said, SINCE what this sidecar had sent there meanwhile.
 ";
 
@@ -87,6 +88,7 @@ fn chosen(attempt: &Attempt) -> String {
         ("only", _, _) => "the only one that could be chosen".to_owned(),
         ("least_cost", Some(cost), Some(level)) => by_cost(attempt, cost, level),
         ("least_load", _, _) => by_load(attempt, row),
+        ("affinity", _, _) => "where its session belongs, or would if its home had room".to_owned(),
         ("turn", _, _) => "whose turn it was (the policy is RoundRobin)".to_owned(),
         ("lot", _, _) => "by lot (the policy is Random)".to_owned(),
         (other, _, _) => other.to_owned(),
@@ -169,12 +171,13 @@ fn by_load(attempt: &Attempt, row: &Row) -> String {
 
 /// How many could be chosen, and what kept the others from it.
 fn open(counts: &Counts) -> String {
-    let Counts { open, full, spare, tried, ejected, unready, draining } = *counts;
-    let all = open + full + spare + tried + ejected + unready + draining;
+    let Counts { open, full, spare, tried, ejected, unready, draining, other_model } = *counts;
+    let all = open + full + spare + tried + ejected + unready + draining + other_model;
     let others = [
         (tried, "tried before"),
         (full, "full (as many requests of this sidecar as the policy allows)"),
         (draining, "draining"),
+        (other_model, "not serving the model"),
         (unready, "not ready"),
         (ejected, "ejected"),
         (spare, "spare (not among those that this sidecar uses of a large Backend)"),
@@ -194,7 +197,7 @@ fn table(attempt: &Attempt, colour: Colour) -> String {
     let mut head = vec!["ENDPOINT", ""];
     if is_priced {
         head.extend([
-            "COST", "WAIT", "PROMPT", "ROOM", "OTHERS", "HARM", "CHANCE", "CACHED", "REPORT", "SINCE",
+            "COST", "WAIT", "PROMPT", "ROOM", "OTHERS", "HARM", "MORE", "CHANCE", "CACHED", "REPORT", "SINCE",
         ]);
     }
     head.push("UNDER WAY");
@@ -207,7 +210,8 @@ fn table(attempt: &Attempt, colour: Colour) -> String {
         + counts.tried
         + counts.ejected
         + counts.unready
-        + counts.draining;
+        + counts.draining
+        + counts.other_model;
     let more = all.saturating_sub(attempt.endpoints.len() as u64);
     if more > 0 {
         text.push_str(&format!("and {} more, none of them nearer to being chosen\n", grouped(more)));
@@ -226,14 +230,14 @@ fn cells(row: &Row, is_priced: bool) -> Vec<Cell> {
     if is_priced {
         match &row.cost {
             Some(cost) => cells.extend(prices(cost).map(|text| Cell::new(Ink::Plain, text))),
-            None => cells.extend((0..10).map(|_| Cell::new(Ink::Dim, "–"))),
+            None => cells.extend((0..11).map(|_| Cell::new(Ink::Dim, "–"))),
         }
     }
     cells.push(Cell::new(Ink::Plain, counted(row.inflight, "request")));
     cells
 }
 
-fn prices(cost: &Cost) -> [String; 10] {
+fn prices(cost: &Cost) -> [String; 11] {
     let chance = cost.chance.map_or_else(|| "–".to_owned(), |chance| format!("{:.0} %", chance * 100.0));
     let report = cost.report_age_ms.map_or_else(|| "none".to_owned(), span);
     [
@@ -243,6 +247,7 @@ fn prices(cost: &Cost) -> [String; 10] {
         number(cost.room_ms),
         number(cost.others_ms),
         number(cost.harm_ms),
+        number(cost.more_ms),
         chance,
         grouped(cost.cached_tokens),
         report,

@@ -43,6 +43,15 @@ pub struct Row {
     pub tokens_in_flight: u64,
     /// What placing the request there costs, where that is known.
     pub estimate: Option<Estimate>,
+    /// What its weight, and what no load tells, added to that, in milliseconds.
+    pub more_ms: f32,
+}
+
+impl Row {
+    /// The cost by which it was compared, where costs are known.
+    pub fn cost_ms(&self) -> Option<f64> {
+        Some(self.estimate?.terms.total_ms() + f64::from(self.more_ms))
+    }
 }
 
 /// What an endpoint was in a pick.
@@ -73,12 +82,22 @@ pub enum State {
     Unready,
     /// It has said that it takes no new requests.
     Draining,
+    /// It does not serve the model that the request names.
+    OtherModel,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 7] =
-        [Self::Open, Self::Full, Self::Spare, Self::Tried, Self::Ejected, Self::Unready, Self::Draining];
+    pub const ALL: [Self; 8] = [
+        Self::Open,
+        Self::Full,
+        Self::Spare,
+        Self::Tried,
+        Self::Ejected,
+        Self::Unready,
+        Self::Draining,
+        Self::OtherModel,
+    ];
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
@@ -90,6 +109,7 @@ impl State {
             Self::Ejected => "ejected",
             Self::Unready => "unready",
             Self::Draining => "draining",
+            Self::OtherModel => "other_model",
         }
     }
 
@@ -103,6 +123,7 @@ impl State {
             Standing::Ejected => Self::Ejected,
             Standing::Unready => Self::Unready,
             Standing::Draining => Self::Draining,
+            Standing::OtherModel => Self::OtherModel,
         }
     }
 }
@@ -120,6 +141,7 @@ impl Considered {
         let pick = picked.as_ref().ok();
         let believed = pick.and_then(|pick| pick.believed);
         let measure = Measure::of(balancer, believed.is_some());
+        let weight_max = open.weight_max();
         let mut counts = [0; State::ALL.len()];
         let mut nearest = Nearest::default();
         for (index, candidate) in candidates.iter().enumerate() {
@@ -130,12 +152,16 @@ impl Considered {
                 Some(pick) if pick.against == Some(index) => Role::Compared,
                 _ => Role::Beside,
             };
-            nearest.offer(Place { role, state, distance: measure.distance(candidate), index });
+            let distance = measure.distance(candidate, candidate.cost_ms(weight_max));
+            nearest.offer(Place { role, state, distance, index });
         }
         let row = |place: &Place| {
             let Candidate { in_flight, tokens_in_flight, estimate, .. } = candidates[place.index];
             let Place { role, state, index, .. } = *place;
-            Row { address: address(index), role, state, in_flight, tokens_in_flight, estimate }
+            let more = candidates[place.index].cost_ms(weight_max).zip(estimate);
+            let more_ms =
+                more.map_or(0.0, |(cost_ms, estimate)| (cost_ms - estimate.terms.total_ms()) as f32);
+            Row { address: address(index), role, state, in_flight, tokens_in_flight, estimate, more_ms }
         };
         Self {
             balancer,
@@ -166,14 +192,14 @@ impl Measure {
         match balancer {
             LoadBalancer::LeastCost if by_cost => Self::Cost,
             LoadBalancer::LeastCost => Self::Tokens,
-            LoadBalancer::P2c | LoadBalancer::LeastRequest => Self::Requests,
+            LoadBalancer::P2c | LoadBalancer::LeastRequest | LoadBalancer::ConsistentHash => Self::Requests,
             LoadBalancer::RoundRobin | LoadBalancer::Random => Self::Nothing,
         }
     }
 
-    fn distance(self, candidate: &Candidate) -> f64 {
+    fn distance(self, candidate: &Candidate, cost_ms: Option<f64>) -> f64 {
         match self {
-            Self::Cost => candidate.estimate.map_or(f64::INFINITY, |estimate| estimate.terms.total_ms()),
+            Self::Cost => cost_ms.unwrap_or(f64::INFINITY),
             Self::Tokens => candidate.tokens_in_flight as f64 + f64::from(candidate.in_flight),
             Self::Requests => f64::from(candidate.in_flight),
             Self::Nothing => 0.0,

@@ -14,7 +14,7 @@ pub(super) fn choose<'a>(
     open: Open<'a>,
     count: usize,
     draws: Draws,
-    load: fn(Open<'a>, usize) -> u64,
+    load: fn(Open<'a>, usize) -> f64,
 ) -> (usize, Option<usize>) {
     if count <= SCANNED_MAX {
         (least_of_all(open, draws.first, load), None)
@@ -24,9 +24,9 @@ pub(super) fn choose<'a>(
 }
 
 /// The least loaded of all, ties by lot.
-pub(super) fn least_of_all<'a>(open: Open<'a>, draw: u64, load: fn(Open<'a>, usize) -> u64) -> usize {
-    let least = open.iter().map(|(index, _)| load(open, index)).min().unwrap_or(0);
-    let tied = || open.iter().filter(|(index, _)| load(open, *index) == least);
+pub(super) fn least_of_all<'a>(open: Open<'a>, draw: u64, load: fn(Open<'a>, usize) -> f64) -> usize {
+    let least = open.iter().map(|(index, _)| load(open, index)).fold(f64::INFINITY, f64::min);
+    let tied = || open.iter().filter(|(index, _)| load(open, *index) <= least);
     let count = tied().count();
     tied().nth(chosen(draw, count)).map_or(0, |(index, _)| index)
 }
@@ -35,7 +35,7 @@ fn less_of_two<'a>(
     open: Open<'a>,
     count: usize,
     draws: Draws,
-    load: fn(Open<'a>, usize) -> u64,
+    load: fn(Open<'a>, usize) -> f64,
 ) -> (usize, Option<usize>) {
     let one = chosen(draws.first, count);
     // Drawn from the others, so that the two always differ.

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-use LoadBalancer::{LeastCost, LeastRequest, P2c, Random, RoundRobin};
-use Standing::{Ejected, Spare, Tried, Unready, Usable};
+use LoadBalancer::{ConsistentHash, LeastCost, LeastRequest, P2c, Random, RoundRobin};
+use Standing::{Ejected, OtherModel, Spare, Tried, Unready, Usable};
 
 const IN_FLIGHT_MAX: u32 = 10;
 
@@ -17,7 +17,7 @@ fn usable(in_flight: &[u32]) -> Vec<Candidate> {
 }
 
 fn candidate(standing: Standing, in_flight: u32) -> Candidate {
-    Candidate { standing, in_flight, tokens_in_flight: 0, estimate: None }
+    Candidate::new(standing, in_flight)
 }
 
 fn costing(first_token_ms: f64, others_ms: f64, expected_ms: f64) -> Candidate {
@@ -26,7 +26,7 @@ fn costing(first_token_ms: f64, others_ms: f64, expected_ms: f64) -> Candidate {
     Candidate { estimate, ..candidate(Usable, 0) }
 }
 
-const ALL: [LoadBalancer; 5] = [LeastCost, P2c, LeastRequest, RoundRobin, Random];
+const ALL: [LoadBalancer; 6] = [LeastCost, P2c, LeastRequest, RoundRobin, Random, ConsistentHash];
 
 fn check(
     balancer: LoadBalancer,
@@ -51,6 +51,8 @@ fn the_reason_for_picking_nothing_names_what_would_help() {
         none(&[(Ejected, 0), (Tried, 0)], NoPick::AllTried);
         none(&[(Tried, 0), (Usable, 10)], NoPick::AllFull);
         none(&[(Usable, 11), (Usable, 10)], NoPick::AllFull);
+        none(&[(OtherModel, 0), (Unready, 0)], NoPick::NoModel);
+        none(&[(OtherModel, 0), (Tried, 0)], NoPick::AllTried);
     }
 }
 
@@ -165,6 +167,104 @@ fn turns_go_round_over_what_can_be_chosen() {
     for (turn, index) in [(0, 0), (1, 2), (2, 4), (3, 0), (u64::MAX, 0)] {
         check(RoundRobin, &candidates, draws(0.7, 0.7, turn), Ok((index, Reason::Turn)));
     }
+}
+
+fn weighing(weights: &[u32], in_flight: &[u32]) -> Vec<Candidate> {
+    let both = weights.iter().zip(in_flight);
+    both.map(|(&weight, &in_flight)| Candidate { weight, ..candidate(Usable, in_flight) }).collect()
+}
+
+#[test]
+fn load_is_compared_for_each_unit_of_weight() {
+    // With the next request: 4 of 2, 3 of 1, 5 of 3.
+    let candidates = weighing(&[2, 1, 3], &[3, 2, 4]);
+    for balancer in [P2c, LeastRequest, LeastCost] {
+        let picked = pick(balancer, &candidates, IN_FLIGHT_MAX, draws(0.5, 0.5, 0)).unwrap();
+        assert_eq!(picked.index, 2, "{balancer:?}");
+    }
+}
+
+#[test]
+fn turns_and_lots_are_shared_by_weight() {
+    let candidates = weighing(&[4, 2, 6], &[0, 0, 0]);
+    let turn = |n| pick(RoundRobin, &candidates, IN_FLIGHT_MAX, draws(0.0, 0.0, n)).unwrap().index;
+    let turns: Vec<_> = (0..600).map(turn).collect();
+    let lot = |n: u32| {
+        let draws = draws((f64::from(n) + 0.5) / 600.0, 0.0, 0);
+        pick(Random, &candidates, IN_FLIGHT_MAX, draws).unwrap().index
+    };
+    let lots: Vec<_> = (0..600).map(lot).collect();
+    let shares = |picked: &[usize]| [0, 1, 2].map(|index| picked.iter().filter(|one| **one == index).count());
+    assert_eq!(shares(&lots), [200, 100, 300]);
+    for sixty in turns.chunks(60) {
+        let shares = shares(sixty);
+        assert!(
+            [20, 10, 30].iter().zip(shares).all(|(mean, share)| share.abs_diff(*mean) <= 2),
+            "{shares:?}"
+        );
+    }
+    assert!(!turns.windows(3).any(|three| three.iter().all(|one| *one == three[0])), "{turns:?}");
+}
+
+#[test]
+fn a_weight_makes_the_cost_count_for_less() {
+    let half = |candidate| Candidate { weight: 2, ..candidate };
+    let candidates = [costing(100.0, 0.0, 0.0), half(costing(180.0, 0.0, 0.0)), costing(120.0, 0.0, 0.0)];
+    let picked = pick(LeastCost, &candidates, IN_FLIGHT_MAX, draws(0.5, 0.5, 0)).unwrap();
+    assert_eq!(picked.index, 1);
+    assert_eq!(picked.believed.map(|believed| believed.terms.first_token_ms()), Some(180.0));
+}
+
+#[test]
+fn what_no_load_tells_is_added_to_the_cost_and_not_to_what_is_believed() {
+    let far = Candidate { handicap_ms: 150.0, ..costing(10.0, 0.0, 0.0) };
+    let index = |near_ms| {
+        let candidates = [far, costing(near_ms, 0.0, 0.0)];
+        pick(LeastCost, &candidates, IN_FLIGHT_MAX, draws(0.5, 0.5, 0)).unwrap()
+    };
+    assert_eq!((index(150.0).index, index(170.0).index), (1, 0));
+    assert_eq!(index(170.0).believed.map(|believed| believed.terms.first_token_ms()), Some(10.0));
+}
+
+fn ranked(candidates: &[Candidate], ranks: &[f64]) -> Vec<Candidate> {
+    let ranked = candidates.iter().zip(ranks);
+    ranked.map(|(candidate, rank)| Candidate { rank: Some(*rank), ..*candidate }).collect()
+}
+
+#[test]
+fn a_session_stays_at_its_home_until_that_has_more_than_its_share() {
+    for balancer in [P2c, LeastRequest, RoundRobin, Random, ConsistentHash, LeastCost] {
+        let index = |in_flight: &[u32]| {
+            let candidates = ranked(&usable(in_flight), &[0.1, 3.0, 0.7, 0.2]);
+            let picked = pick(balancer, &candidates, IN_FLIGHT_MAX, draws(0.9, 0.9, 3)).unwrap();
+            assert_eq!(picked.reason, Reason::Affinity, "{balancer:?}");
+            picked.index
+        };
+        assert_eq!(index(&[0, 0, 0, 0]), 1, "{balancer:?}");
+        assert_eq!(index(&[0, 3, 0, 0]), 1, "few are no load: {balancer:?}");
+        assert_eq!(index(&[0, 4, 0, 0]), 2, "{balancer:?}");
+        // 5 on average with the one that comes, a quarter more are 7.
+        assert_eq!(index(&[4, 6, 4, 5]), 1, "{balancer:?}");
+        assert_eq!(index(&[4, 7, 4, 4]), 2, "{balancer:?}");
+    }
+}
+
+#[test]
+fn where_costs_decide_a_session_leaves_its_home_when_it_costs_much_more_there() {
+    let picked = |home_ms| {
+        let mut candidates = ranked(&[costing(home_ms, 0.0, 0.0), costing(100.0, 0.0, 0.0)], &[2.0, 1.0]);
+        session::prefer_home(&mut candidates);
+        let picked = pick(LeastCost, &candidates, IN_FLIGHT_MAX, draws(0.5, 0.5, 0)).unwrap();
+        (picked.index, picked.reason)
+    };
+    assert_eq!(picked(90.0 + AFFINITY_MS), (0, Reason::Affinity));
+    assert_eq!(picked(120.0 + AFFINITY_MS), (1, Reason::LeastCost));
+}
+
+#[test]
+fn without_a_session_a_hash_has_nothing_to_go_by() {
+    let candidates = [(Usable, 3), (Usable, 2), (Usable, 1)];
+    check(ConsistentHash, &candidates, draws(0.5, 0.5, 0), Ok((2, Reason::LeastLoad)));
 }
 
 #[test]

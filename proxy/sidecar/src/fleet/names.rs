@@ -234,7 +234,10 @@ mod tests {
 
     fn snapshot(hosts: &[&str]) -> Snapshot {
         let id = BackendId::new("default", "chat");
-        let hosts = hosts.iter().map(|name| Host { name: (*name).into(), port: 80 }).collect();
+        let hosts = hosts
+            .iter()
+            .map(|name| Host { name: (*name).into(), port: 80, attributes: Default::default() })
+            .collect();
         let backend = Backend {
             id: id.clone(),
             hostnames: Vec::new(),

@@ -66,7 +66,8 @@ fn places(state: &BackendState, written: &[Arc<Endpoint>]) -> BTreeMap<SocketAdd
         for ip in known.iter().flat_map(|known| known.resolution.addresses()) {
             let address = SocketAddr::new(ip, host.port);
             let id = EndpointId { backend: state.backend.id.clone(), address };
-            places.entry(address).or_insert_with(|| Arc::new(Endpoint { id, sidecar: None }));
+            let endpoint = Endpoint { id, sidecar: None, attributes: host.attributes.clone() };
+            places.entry(address).or_insert_with(|| Arc::new(endpoint));
         }
     }
     places
@@ -98,16 +99,21 @@ fn origin(backend: &Backend, before: Option<&Arc<BackendState>>) -> Option<Arc<O
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use penstock_model::names::BackendId;
-    use penstock_model::snapshot::{HealthCheck, HealthScope, Host, Outside, Parts, Protocol, Roots, Tls};
+    use penstock_model::snapshot::{
+        Attributes, HealthCheck, HealthScope, Host, LoadBalancer, Outside, Parts, Policy, Protocol, Roots,
+        Tls, Zones,
+    };
     use penstock_policy::health::{Belief, Seen};
     use penstock_policy::ledger::Shape;
     use penstock_policy::pick::{Considered, NoPick};
     use penstock_policy::resolution::{Bounds, Outcome};
     use penstock_policy::speed::Size;
 
+    use super::super::Needs;
     use super::super::names::Known;
     use super::*;
     use crate::load::wire::Demand;
@@ -128,6 +134,7 @@ mod tests {
             let endpoint = Endpoint {
                 id: EndpointId { backend: id.clone(), address: address.parse().unwrap() },
                 sidecar: sidecar.parse().ok(),
+                attributes: Attributes::default(),
             };
             parts.endpoints.insert(endpoint.id.clone(), Arc::new(endpoint));
         }
@@ -149,7 +156,7 @@ mod tests {
         let first = Fleet::default().advance(snapshot(&[a, b], Outside::default()), &Names::new());
         let before = backend(&first);
         let tickets: Vec<_> =
-            (0..8).map(|_| before.pick(&before.endpoints[1..], None, None, drop).unwrap()).collect();
+            (0..8).map(|_| before.pick(&before.endpoints[1..], &Needs::default(), drop).unwrap()).collect();
 
         let changed = snapshot(&[a, ("10.0.0.2:80", "10.0.0.2:9999")], Outside::default());
         let second = first.advance(changed, &Names::new());
@@ -166,11 +173,12 @@ mod tests {
         let endpoint = ("10.0.0.1:80", "10.0.0.1:4743");
         let fleet = Fleet::default().advance(snapshot(&[endpoint], Outside::default()), &Names::new());
         let demand = Demand { size: Size { tokens: 5_000, cached_tokens: 0 }, shape: Shape::Whole };
+        let needs = Needs { demand: Some(demand), ..Needs::default() };
         let mut placements = Vec::new();
         let mut pick = || {
             let tell =
                 |told: Considered| placements.extend(told.rows[0].estimate.map(|known| known.placements));
-            backend(&fleet).pick(&[], Some(demand), None, tell).unwrap()
+            backend(&fleet).pick(&[], &needs, tell).unwrap()
         };
         let first = pick();
         let second = pick();
@@ -190,9 +198,9 @@ mod tests {
         known.resolution.learn(found, Outcome::Failed, bounds, 0.5);
         let names = Names::from([("chat.example".into(), Arc::new(known))]);
         let hosts = vec![
-            Host { name: "chat.example".into(), port: 80 },
-            Host { name: "chat.example".into(), port: 81 },
-            Host { name: "unknown.example".into(), port: 80 },
+            Host { name: "chat.example".into(), port: 80, attributes: Attributes::default() },
+            Host { name: "chat.example".into(), port: 81, attributes: Attributes::default() },
+            Host { name: "unknown.example".into(), port: 80, attributes: Attributes::default() },
         ];
         let outside = Outside { hosts, ..Outside::default() };
         let written = [("10.0.0.2:80", ""), ("10.0.0.3:80", "")];
@@ -216,7 +224,7 @@ mod tests {
         let outside = probed(HealthScope::OutsideMesh);
         let fleet = Fleet::default().advance(snapshot(&endpoints, outside), &Names::new());
         let backend = backend(&fleet);
-        assert_eq!(backend.pick(&[], None, None, drop).unwrap_err(), NoPick::NoEndpoints);
+        assert_eq!(backend.pick(&[], &Needs::default(), drop).unwrap_err(), NoPick::NoEndpoints);
         let [a, b] = &backend.endpoints[..] else { panic!("two endpoints") };
         assert_eq!(a.probed.observe(Seen::Refusal, "answered 503", &check), None);
         assert_eq!(
@@ -225,10 +233,85 @@ mod tests {
         );
         assert_eq!(b.probed.observe(Seen::Ready, "answered 200", &check), Some(Belief::Ready));
         for _ in 0..20 {
-            assert!(Arc::ptr_eq(backend.pick(&[], None, None, drop).unwrap().endpoint(), b));
+            assert!(Arc::ptr_eq(backend.pick(&[], &Needs::default(), drop).unwrap().endpoint(), b));
         }
         assert_eq!(b.probed.observe(Seen::Refusal, "answered 503", &check), Some(Belief::Unready));
-        assert_eq!(backend.pick(&[], None, None, drop).unwrap_err(), NoPick::NoEndpoints);
+        assert_eq!(backend.pick(&[], &Needs::default(), drop).unwrap_err(), NoPick::NoEndpoints);
+    }
+
+    /// Where eight requests with these needs go, if anywhere: ports in order.
+    fn goes(attributes: &[Attributes], policy: Policy, needs: &Needs) -> Result<BTreeSet<u16>, NoPick> {
+        let addresses: Vec<_> = (1..=attributes.len()).map(|port| format!("10.0.0.1:{port}")).collect();
+        let places: Vec<_> = addresses.iter().map(|address| (&**address, "")).collect();
+        let mut parts = snapshot(&places, Outside::default()).parts().clone();
+        for (endpoint, attributes) in parts.endpoints.values_mut().zip(attributes) {
+            Arc::make_mut(endpoint).attributes = attributes.clone();
+        }
+        parts.policies.insert(BackendId::new("default", "chat"), Arc::new(policy));
+        let fleet = Fleet::default().advance(Arc::new(Snapshot::assemble(parts)), &Names::new());
+        let picks = (0..8).map(|_| backend(&fleet).pick(&[], needs, drop));
+        let tickets: Vec<_> = picks.collect::<Result<_, _>>()?;
+        Ok(tickets.iter().map(|ticket| ticket.endpoint().endpoint.id.address.port()).collect())
+    }
+
+    #[test]
+    fn what_takes_nothing_new_or_does_not_serve_the_model_gets_nothing() {
+        let model = |names: &[&str]| Attributes {
+            models: names.iter().map(|name| (*name).into()).collect(),
+            ..Attributes::default()
+        };
+        let attributes = [
+            Attributes { weight: 0, ..Attributes::default() },
+            model(&["a", "b"]),
+            Attributes { lora: vec!["c".into()], ..model(&["a"]) },
+            model(&[]),
+        ];
+        let check = |name: Option<&str>, expected: &[u16]| {
+            let needs = Needs { model: name.map(Box::from), ..Needs::default() };
+            for load_balancer in [LoadBalancer::RoundRobin, LoadBalancer::LeastCost] {
+                let policy = Policy { load_balancer, ..Policy::default() };
+                let gone = goes(&attributes, policy, &needs).unwrap();
+                assert_eq!(gone, expected.iter().copied().collect(), "{name:?} {load_balancer:?}");
+            }
+        };
+        check(None, &[2, 3, 4]);
+        check(Some("a"), &[2, 3, 4]);
+        check(Some("b"), &[2, 4]);
+        check(Some("c"), &[3, 4]);
+        let needs = Needs { model: Some("d".into()), ..Needs::default() };
+        assert_eq!(goes(&attributes[1..3], Policy::default(), &needs), Err(NoPick::NoModel));
+    }
+
+    #[test]
+    fn endpoints_of_the_own_zone_come_first_and_all_others_where_there_is_none() {
+        let zone = |name: &str| Attributes { zone: Some(name.into()), ..Attributes::default() };
+        let attributes = [zone("a"), zone("b"), Attributes::default()];
+        let policy =
+            Policy { load_balancer: LoadBalancer::Random, zones: Zones::OwnFirst, ..Policy::default() };
+        let check = |attributes: &[Attributes], own: &str, expected: &[u16]| {
+            let needs = Needs { zone: Some(own.into()), ..Needs::default() };
+            let gone = goes(attributes, policy.clone(), &needs).unwrap();
+            assert!(gone.iter().all(|port| expected.contains(port)), "{own}: {gone:?}");
+        };
+        check(&attributes, "a", &[1, 3]);
+        check(&attributes, "b", &[2, 3]);
+        check(&attributes[..2], "c", &[1, 2]);
+    }
+
+    #[test]
+    fn a_session_goes_where_it_belongs() {
+        let policy = Policy { load_balancer: LoadBalancer::ConsistentHash, ..Policy::default() };
+        let attributes = vec![Attributes::default(); 100];
+        let homes: BTreeSet<_> = (0..40)
+            .map(|n| {
+                let needs = Needs { session: Some(format!("session-{n}").into()), ..Needs::default() };
+                let gone = goes(&attributes, policy.clone(), &needs).unwrap();
+                // Eight that have not ended are more than its share, so there is a second.
+                assert_eq!(gone.len(), 2, "{gone:?}");
+                gone
+            })
+            .collect();
+        assert!(homes.len() > 30, "{homes:?}");
     }
 
     #[test]
@@ -236,12 +319,12 @@ mod tests {
         let endpoints = [("10.0.0.1:80", "")];
         let plain = Fleet::default().advance(snapshot(&endpoints, Outside::default()), &Names::new());
         let added = plain.advance(snapshot(&endpoints, probed(HealthScope::OutsideMesh)), &Names::new());
-        assert!(backend(&added).pick(&[], None, None, drop).is_ok(), "it has served until now");
+        assert!(backend(&added).pick(&[], &Needs::default(), drop).is_ok(), "it has served until now");
         let state = &backend(&added).endpoints[0];
         state.probed.observe(Seen::Refusal, "answered 503", &HealthCheck::of("/health"));
-        assert!(backend(&added).pick(&[], None, None, drop).is_err());
+        assert!(backend(&added).pick(&[], &Needs::default(), drop).is_err());
         let removed = added.advance(snapshot(&endpoints, Outside::default()), &Names::new());
-        assert!(backend(&removed).pick(&[], None, None, drop).is_ok());
+        assert!(backend(&removed).pick(&[], &Needs::default(), drop).is_ok());
     }
 
     #[test]
@@ -255,7 +338,7 @@ mod tests {
                 is_asked,
                 "{scope:?}"
             );
-            assert_eq!(backend.pick(&[], None, None, drop).is_err(), is_asked, "{scope:?}");
+            assert_eq!(backend.pick(&[], &Needs::default(), drop).is_err(), is_asked, "{scope:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use penstock_dialect::reply::ErrorCode;
-use penstock_model::snapshot::LoadBalancer;
+use penstock_model::snapshot::{Affinity, LoadBalancer, Zones};
 use penstock_policy::ledger::Shape;
 use penstock_policy::prefix::{Asked, Boundary};
 use penstock_policy::speed::Size;
@@ -14,6 +14,7 @@ use penstock_policy::speed::Size;
 use super::exchange::Exchange;
 use super::headers;
 use crate::clock;
+use crate::fleet::Needs;
 use crate::listen::caller::{Caller, CallerError, Then};
 use crate::load::engines::Engine;
 use crate::load::wire::{self, Demand};
@@ -23,6 +24,10 @@ use crate::upstream::call::{Failure, Promise, Target};
 const FIRST_TOKEN: [&str; 2] = ["x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"];
 /// The same between tokens.
 const TOKEN: [&str; 2] = ["x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"];
+
+/// Where a request names its session, in this order: llm-d's default, and what agents send.
+const SESSION: [&str; 5] =
+    ["x-session-token", "x-session-affinity", "x-claude-code-session-id", "session-id", "session_id"];
 
 /// Inbound: gives the request a place in the application's account.
 ///
@@ -82,7 +87,7 @@ pub(super) fn needs_demand(exchange: &Exchange) -> bool {
 }
 
 /// Outbound: what the request demands, as far as its body has come. `None` where that is not asked or cannot be read.
-pub(super) fn demand(exchange: &Exchange, fields: &HeaderMap) -> Option<Demand> {
+fn demand(exchange: &Exchange, fields: &HeaderMap) -> Option<Demand> {
     if !needs_demand(exchange) {
         return None;
     }
@@ -104,8 +109,36 @@ pub(super) fn demand(exchange: &Exchange, fields: &HeaderMap) -> Option<Demand> 
     (tokens > 0).then_some(Demand { size: Size { tokens, cached_tokens: 0 }, shape })
 }
 
+/// Outbound: whether the endpoints differ in the models that they serve.
+pub(super) fn needs_model(target: &Target) -> bool {
+    matches!(target, Target::Backend(state) if state.needs_model())
+}
+
+/// Outbound: what the request needs of an endpoint.
+pub(super) fn needs(exchange: &Exchange, fields: &HeaderMap) -> Needs {
+    let target = exchange.chosen.as_ref().map(|chosen| &chosen.target);
+    let Some(Target::Backend(state)) = target else { return Needs::default() };
+    let policy = &state.policy;
+    let demand = demand(exchange, fields);
+    let keeps_sessions =
+        policy.affinity == Affinity::Session || policy.load_balancer == LoadBalancer::ConsistentHash;
+    let zone = exchange.shared.settings.load().zone.clone();
+    Needs {
+        demand,
+        prefix: asked(exchange, demand),
+        model: exchange.scanner.as_ref().and_then(|body| body.0.facts().model.as_deref()).map(Box::from),
+        session: session(fields).filter(|_| keeps_sessions).map(Box::from),
+        zone: zone.filter(|_| policy.zones == Zones::OwnFirst),
+    }
+}
+
+/// The session that the request belongs to, by its own word.
+fn session(fields: &HeaderMap) -> Option<&str> {
+    SESSION.iter().find_map(|name| fields.get(*name)?.to_str().ok()).filter(|session| !session.is_empty())
+}
+
 /// Outbound: its prompt, to be looked up among what endpoints have cached. `None` where there is nothing to look up, or no key to do it with.
-pub(super) fn asked(exchange: &Exchange, demand: Option<Demand>) -> Option<Asked> {
+fn asked(exchange: &Exchange, demand: Option<Demand>) -> Option<Asked> {
     let keys = exchange.shared.identity.prefix_keys()?;
     let tokens = demand?.size.tokens;
     let prompt = boundaries(exchange);

@@ -10,7 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request, response};
 use penstock_dialect::detect::detect;
 use penstock_dialect::reply::ErrorCode;
-use penstock_model::names::BackendId;
+use penstock_model::names::{BackendId, ParentId};
 use penstock_policy::retry::Arrival as RetryArrival;
 use penstock_policy::rewrite;
 use penstock_policy::why::{self, Number, Story};
@@ -117,24 +117,33 @@ pub(super) async fn choose_backend(caller: &mut Caller, exchange: &mut Exchange)
     let fields = &caller.head().headers;
     inspect::begin(exchange, fields);
     if inspect::is_model_awaited(exchange) && route::needs_model(exchange, &asked, &parent, fields) {
-        exchange.is_model_decisive = true;
-        invite_body(caller).await?;
-        match inspect::hold_until_model_known(caller, exchange, &parent).await? {
-            Held::Known | Held::Unknown => {}
-            Held::Refused(failure) => return Err(Stop::Refused(failure)),
-        }
+        hold_for_model(caller, exchange, &parent).await?;
     }
     let fields = &caller.head().headers;
     let chosen = route::choose(exchange, &asked, parent, fields).map_err(Stop::Refused)?;
     if let Target::Backend(state) = &chosen.target {
         state.retries().lock().arrived(arrival_of(fields), clock::now());
     }
+    let parent = chosen.parent.clone().filter(|_| admit::needs_model(&chosen.target));
     exchange.chosen = Some(chosen);
+    if let Some(parent) = parent.filter(|_| inspect::is_model_awaited(exchange)) {
+        hold_for_model(caller, exchange, &parent).await?;
+    }
     if admit::needs_demand(exchange) {
         invite_body(caller).await?;
         inspect::hold_prompt(caller, exchange).await?;
     }
     Ok(())
+}
+
+/// Who gets the request depends on its model.
+async fn hold_for_model(caller: &mut Caller, exchange: &mut Exchange, parent: &ParentId) -> Result<(), Stop> {
+    exchange.is_model_decisive = true;
+    invite_body(caller).await?;
+    match inspect::hold_until_model_known(caller, exchange, parent).await? {
+        Held::Known | Held::Unknown => Ok(()),
+        Held::Refused(failure) => Err(Stop::Refused(failure)),
+    }
 }
 
 /// Answers with the rule's redirect, if it has one.
@@ -171,8 +180,7 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
         return Err(Stop::Refused(Failure::new(ErrorCode::Internal, "the request was not routed")));
     };
     let is_body_done = caller.is_body_done();
-    let demand = admit::demand(exchange, &caller.head().headers);
-    let asked_prompt = admit::asked(exchange, demand);
+    let needs = admit::needs(exchange, &caller.head().headers);
     let promise = admit::promise(exchange, &caller.head().headers);
     let head = head(caller, asked, chosen).map_err(Stop::Refused)?;
     let rule = chosen.rule.as_ref().map(|matched| matched.rule());
@@ -188,7 +196,7 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
     };
     exchange.line.open(&upload);
     exchange.upload = Some(Arc::clone(&upload));
-    let story = story(exchange, asked, &chosen.target, demand, promise);
+    let story = story(exchange, asked, &chosen.target, needs.demand, promise);
     let call = Call {
         target: chosen.target.clone(),
         upload,
@@ -197,8 +205,7 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
         upgrade: exchange.upgrade,
         error_dialect: exchange.error_dialect(),
         deadline: deadline.map(|span| exchange.started + span),
-        demand,
-        prefix: asked_prompt,
+        needs,
         promise,
         attempt_timeout,
         story,

@@ -16,7 +16,7 @@ use penstock_policy::speed::Speed;
 use tokio::sync::watch;
 
 use super::cached::{Cached, Passing};
-use super::wire::Demand;
+use super::wire::{self, Demand};
 use crate::scrape::Scrapes;
 use crate::{clock, seed};
 
@@ -183,6 +183,13 @@ impl Engine {
         let taken = self.scrapes.latest(self.endpoint, now)?;
         let used_tokens = taken.gauges.kv_tokens_used?;
         Some(Memory { used_tokens, total_tokens: taken.gauges.kv_tokens_total? })
+    }
+
+    /// The LoRA adapters that it says it has loaded, as reports tell them.
+    pub fn adapters(&self, now: Moment) -> Vec<u32> {
+        let taken = self.scrapes.latest(self.endpoint, now);
+        let names = taken.and_then(|taken| taken.gauges.lora_running.clone()).unwrap_or_default();
+        names.iter().map(|name| wire::adapter(name)).collect()
     }
 
     fn kv_tokens(&self, now: Moment) -> Option<u64> {

@@ -79,6 +79,7 @@ enum Then {
 fn take(part: wire::Part, state: &EndpointState, address: SocketAddr) -> Then {
     if let Some(told) = part.told {
         state.told(told);
+        state.told_adapters(part.adapters);
     }
     match part.digest {
         None => Then::GoOn,

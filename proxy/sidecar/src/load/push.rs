@@ -87,7 +87,7 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
         let digest = keys.and_then(|keys| engine.digest(&mut cursor, &keys));
         let has_more = digest.as_ref().is_some_and(Digest::is_full);
         let then = if is_draining { Then::End } else { Then::Later };
-        caller.send(wire::write_report(&told, digest.as_ref()), then).await?;
+        caller.send(wire::write_report(&told, digest.as_ref(), &engine.adapters(clock::now())), then).await?;
         if is_draining {
             return Ok(());
         }

@@ -14,6 +14,7 @@ use penstock_policy::pick::cost::{Report, Speed, Told};
 use penstock_policy::prefix::{DIGEST_BYTES_MAX, Digest, Garbled};
 use penstock_policy::speed::Size;
 use prost::{Message, decode_length_delimiter};
+use sha2::{Digest as _, Sha256};
 
 use crate::http::headers;
 
@@ -37,6 +38,9 @@ pub const SUBSCRIBE: HeaderName = HeaderName::from_static("x-penstock-subscribe"
 pub const REPORTS: &str = "application/vnd.penstock.load-reports";
 /// Longest report of a stream that is read, with its length and a digest.
 pub const REPORT_BYTES_MAX: usize = 1_024 + DIGEST_BYTES_MAX;
+
+/// LoRA adapters that one report names.
+const ADAPTERS_MAX: usize = 64;
 
 /// Longest value that is read: a report has less than 200 bytes.
 const LOAD_BYTES_MAX: usize = 1_024;
@@ -79,10 +83,17 @@ pub fn read_load(fields: &HeaderMap) -> Option<Told> {
     told_by(&v1::LoadReport::decode(&*STANDARD_NO_PAD.decode(text).ok()?).ok()?)
 }
 
-/// A report as a part of a stream, and what changed of the prompts that are cached.
-pub fn write_report(told: &Told, digest: Option<&Digest>) -> Bytes {
+/// A LoRA adapter's name, as reports tell it.
+pub fn adapter(name: &str) -> u32 {
+    let hash = Sha256::digest(name.as_bytes());
+    hash.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// A report as a part of a stream, what changed of the prompts that are cached, and which LoRA adapters are loaded.
+pub fn write_report(told: &Told, digest: Option<&Digest>, adapters: &[u32]) -> Bytes {
     let prefix_digest = digest.map(Digest::encode).unwrap_or_default();
-    v1::LoadReport { prefix_digest, ..message(told) }.encode_length_delimited_to_vec().into()
+    let adapters = adapters.iter().copied().take(ADAPTERS_MAX).collect();
+    v1::LoadReport { prefix_digest, adapters, ..message(told) }.encode_length_delimited_to_vec().into()
 }
 
 /// What one part of a stream says.
@@ -92,6 +103,8 @@ pub struct Part {
     pub told: Option<Told>,
     /// What changed of the prompts that it has cached, if it says.
     pub digest: Option<Result<Digest, Garbled>>,
+    /// Which LoRA adapters it has loaded, at most [`ADAPTERS_MAX`].
+    pub adapters: Vec<u32>,
     /// Bytes that it takes.
     pub bytes: usize,
 }
@@ -106,6 +119,7 @@ pub fn read_report(bytes: &[u8]) -> Option<Part> {
     Some(Part {
         told: read.as_ref().and_then(told_by),
         digest: digest.map(Digest::decode),
+        adapters: read.iter().flat_map(|read| &read.adapters).copied().take(ADAPTERS_MAX).collect(),
         bytes: bytes.len() - rest.len() + length,
     })
 }
@@ -182,6 +196,7 @@ fn message(told: &Told) -> v1::LoadReport {
         arriving_permille: small(report.arriving * 1e3),
         bearable_ms: report.bearable_ms.map(|ms| ms as f32),
         prefix_digest: Vec::new(),
+        adapters: Vec::new(),
         speed: speed.map(|speed| v1::Speed {
             front_end_ms: speed.front_end_ms as f32,
             step_ms: speed.step_ms as f32,
@@ -307,17 +322,22 @@ mod tests {
         let one = Told { sequence: 1, ..full() };
         let two = Told { sequence: 2, ..full() };
         let digest = Digest { key: 7, number: 0, removed: vec![], added: (1..=4_000).collect() };
-        let all = [write_report(&one, Some(&digest)), write_report(&two, None)].concat();
-        let first = write_report(&one, Some(&digest)).len();
+        let all = [write_report(&one, Some(&digest), &[7, 9]), write_report(&two, None, &[])].concat();
+        let first = write_report(&one, Some(&digest), &[7, 9]).len();
         assert!((16_000..=REPORT_BYTES_MAX).contains(&first), "{first}");
         for cut in 0..all.len() {
             let read = read_report(&all[..cut]);
-            let whole = Part { told: Some(one), digest: Some(Ok(digest.clone())), bytes: first };
+            let whole = Part {
+                told: Some(one),
+                digest: Some(Ok(digest.clone())),
+                adapters: vec![7, 9],
+                bytes: first,
+            };
             assert_eq!(read, (cut >= first).then_some(whole), "{cut}");
         }
-        let rest = Part { told: Some(two), digest: None, bytes: all.len() - first };
+        let rest = Part { told: Some(two), digest: None, adapters: vec![], bytes: all.len() - first };
         assert_eq!(read_report(&all[first..]), Some(rest));
-        let nothing = Part { told: None, digest: None, bytes: 3 };
+        let nothing = Part { told: None, digest: None, adapters: vec![], bytes: 3 };
         assert_eq!(read_report(&[2, 0xff, 0xff]), Some(nothing), "what cannot be read is passed over");
     }
 

@@ -6,7 +6,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use penstock_model::units::Moment;
 use penstock_policy::gate::Refusal;
-use penstock_policy::pick::cost::{Choice, Estimate, NEAR, Report};
+use penstock_policy::pick::cost::{Choice, NEAR, Report};
 use penstock_policy::pick::{Considered, Role, Row, State};
 use penstock_policy::why::{Attempt, Ended, Number, Outcome, STORIES_MAX, Stories, Story};
 use serde_json::{Map, Value, json};
@@ -142,9 +142,9 @@ fn level(choice: &Choice) -> Value {
 }
 
 fn row(row: &Row, choice: Option<&Choice>) -> Value {
-    let chance = |estimate: &Estimate| {
+    let chance = || {
         let could = row.state == State::Open;
-        choice.filter(|_| could).and_then(|choice| choice.chance(estimate.terms.total_ms()))
+        choice.filter(|_| could).and_then(|choice| choice.chance(row.cost_ms()?))
     };
     json!({
         "endpoint": row.address,
@@ -157,17 +157,18 @@ fn row(row: &Row, choice: Option<&Choice>) -> Value {
         "inflight": row.in_flight,
         "tokensInflight": row.tokens_in_flight,
         "cost": row.estimate.as_ref().map(|estimate| json!({
-            "totalMs": tenths(estimate.terms.total_ms()),
+            "totalMs": row.cost_ms().map(tenths),
             "firstTokenMs": tenths(estimate.terms.first_token_ms()),
             "waitMs": tenths(estimate.terms.wait_ms),
             "promptMs": tenths(estimate.terms.own_ms),
             "roomMs": tenths(estimate.terms.room_ms),
             "othersMs": tenths(estimate.terms.others_ms),
             "harmMs": tenths(estimate.terms.harm_ms),
+            "moreMs": tenths(f64::from(row.more_ms)),
             "reportAgeMs": estimate.age_ms.map(tenths),
             "ownSince": estimate.placements,
             "cachedTokens": estimate.cached_tokens,
-            "chance": chance(estimate).map(|chance| (chance * 1e3).round() / 1e3),
+            "chance": chance().map(|chance| (chance * 1e3).round() / 1e3),
         })),
     })
 }

@@ -10,13 +10,11 @@ use penstock_dialect::Dialect;
 use penstock_dialect::reply::ErrorCode;
 use penstock_model::settings::Application;
 use penstock_model::units::Moment;
-use penstock_policy::prefix::Asked;
 use penstock_policy::why::Number;
 
 use super::upload::{BodyBudget, Held, Upload};
-use crate::fleet::BackendState;
+use crate::fleet::{BackendState, Needs};
 use crate::listen::line::Line;
-use crate::load::wire::Demand;
 
 /// One logical request on its way to an endpoint.
 #[derive(Debug)]
@@ -35,10 +33,8 @@ pub struct Call {
     pub error_dialect: Dialect,
     /// When all of it must be over.
     pub deadline: Option<Moment>,
-    /// What it demands of a model server, where it asks for generated text.
-    pub demand: Option<Demand>,
-    /// Its prompt, as it is looked up among what endpoints have cached.
-    pub prefix: Option<Asked>,
+    /// What it needs of an endpoint.
+    pub needs: Needs,
     /// When its first token was promised, or is worth waiting for.
     pub promise: Promise,
     /// Longest time of one attempt, from its start to the end of its answer.
@@ -59,8 +55,7 @@ impl Call {
             upgrade: None,
             error_dialect: Dialect::Http,
             deadline: None,
-            demand: None,
-            prefix: None,
+            needs: Needs::default(),
             promise: Promise::default(),
             attempt_timeout: None,
             story: None,

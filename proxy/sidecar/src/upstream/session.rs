@@ -252,16 +252,17 @@ impl LogicalRequest {
             Target::Application(application) => Ok((Place::of_application(application), LOCAL_TERMS, None)),
             Target::Backend(state) => {
                 let tell = |considered| self.tell(|story| story.considers(clock::now(), considered));
-                let (demand, prefix) = (self.call.demand, self.call.prefix.as_ref());
-                let ticket = state.pick(&self.tried, demand, prefix, tell).map_err(|none| {
+                let ticket = state.pick(&self.tried, &self.call.needs, tell).map_err(|none| {
                     let code = match none {
                         NoPick::NoEndpoints => ErrorCode::NoEndpoints,
                         NoPick::AllFull => ErrorCode::Overloaded,
                         NoPick::AllTried => ErrorCode::Connect,
+                        NoPick::NoModel => ErrorCode::NoRoute,
                     };
                     let why = match none {
                         NoPick::NoEndpoints => state.absence(),
                         NoPick::AllFull | NoPick::AllTried => none.to_string(),
+                        NoPick::NoModel => state.not_served(self.call.needs.model.as_deref()),
                     };
                     Failure::new(code, format!("Backend {}: {why}", state.backend.id))
                 })?;

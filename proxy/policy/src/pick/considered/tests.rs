@@ -11,7 +11,7 @@ use LoadBalancer::{LeastCost, LeastRequest, P2c, Random, RoundRobin};
 const IN_FLIGHT_MAX: u32 = 10;
 
 fn candidate(standing: Standing, in_flight: u32) -> Candidate {
-    Candidate { standing, in_flight, tokens_in_flight: 0, estimate: None }
+    Candidate::new(standing, in_flight)
 }
 
 fn costing(cost_ms: f64) -> Candidate {
@@ -46,8 +46,9 @@ fn costs_are_told_the_chosen_first_and_then_the_cheapest() {
 
 #[test]
 fn what_kept_each_from_being_chosen_is_told_and_counted() {
-    use Standing::{Draining, Ejected, Spare, Tried, Unready, Usable};
+    use Standing::{Draining, Ejected, OtherModel, Spare, Tried, Unready, Usable};
     let standings = [
+        (OtherModel, 0, State::OtherModel),
         (Draining, 0, State::Draining),
         (Unready, 0, State::Unready),
         (Ejected, 0, State::Ejected),
@@ -60,11 +61,11 @@ fn what_kept_each_from_being_chosen_is_told_and_counted() {
     for balancer in [LeastCost, P2c, LeastRequest, RoundRobin, Random] {
         let told = considered(balancer, &candidates, 0.5);
         assert_eq!(told.result, Ok(Reason::Only), "{balancer:?}");
-        assert_eq!(ports(&told), [6, 5, 4, 3, 2, 1, 0], "{balancer:?}");
+        assert_eq!(ports(&told), [7, 6, 5, 4, 3, 2, 1, 0], "{balancer:?}");
         for row in &told.rows {
             assert_eq!(row.state, standings[usize::from(row.address.port())].2);
         }
-        assert_eq!(told.counts, [1; 7]);
+        assert_eq!(told.counts, [1; 8]);
     }
 }
 
