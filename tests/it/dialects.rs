@@ -53,6 +53,8 @@ impl Faults {
         rules.extend_from_slice(more_rules);
         let mut documents = vec![
             backend("player", &[played]).with("default", true),
+            // What is asked here is how faults are told. An occupant that is never answered makes costs high, and others would be refused.
+            policy("player").with("loadBalancer", json!({"policy": "P2C"})),
             backend("full", &[played]),
             policy("full").with("connectionPool", json!({"http": {"http2MaxRequests": 1}})),
             backend("gone", &[Endpoint { address: nobody().await, sidecar: None }]),
