@@ -224,6 +224,7 @@ fn cells(row: &Row, is_priced: bool) -> Vec<Cell> {
         ("chosen", _) => (Ink::Green, "chosen"),
         ("compared", _) => (Ink::Plain, "compared"),
         (_, "open") => (Ink::Plain, "–"),
+        (_, "other_model") => (Ink::Yellow, "other model"),
         (_, state) => (Ink::Yellow, state),
     };
     let mut cells = vec![Cell::new(ink, row.endpoint.0.as_str()), Cell::new(ink, what)];
