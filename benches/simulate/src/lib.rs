@@ -7,6 +7,7 @@ pub mod draw;
 pub mod flags;
 pub mod matrix;
 pub mod outcome;
+mod plot;
 pub mod policy;
 pub mod prefix;
 pub mod report;

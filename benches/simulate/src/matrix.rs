@@ -1,7 +1,7 @@
 //! Everything against everything: policies, numbers of sidecars, ages of reports, traces and seeds.
 //!
 //! Each capacity is a line in a file. What stands there already, for the same trace by its checksum, is not searched again, so that a
-//! matrix that takes hours can be ended and gone on with. At its end the file is shown as a table.
+//! matrix that takes hours can be ended and gone on with. At its end the file is shown as a table, and drawn beside it with the ending `.svg`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::capacity::capacity;
+use crate::plot::plot;
 use crate::policy::Policy;
 use crate::report::{Question, line};
 use crate::session::in_parallel;
@@ -19,9 +20,9 @@ use crate::trace::Trace;
 use crate::world::Setting;
 
 /// Numbers of sidecars.
-const SIDECARS: [usize; 3] = [1, 8, 64];
+pub(crate) const SIDECARS: [usize; 3] = [1, 8, 64];
 /// Ages of reports in milliseconds.
-const AGES_MS: [u64; 4] = [0, 50, 1_000, 5_000];
+pub(crate) const AGES_MS: [u64; 4] = [0, 50, 1_000, 5_000];
 
 /// What tells one line from another.
 type Key = (String, String, u64, u64, u64, u64);
@@ -29,7 +30,7 @@ type Key = (String, String, u64, u64, u64, u64);
 /// Sums of capacities and how many they are of, by trace.
 type Row = BTreeMap<String, (f64, f64)>;
 
-/// Fills the file with what is missing, then writes the table.
+/// Fills the file with what is missing, then writes the table and draws the plots.
 ///
 /// # Errors
 /// A file that cannot be read or written, a line in it that is none of ours, or a trace without a capacity.
@@ -61,7 +62,10 @@ pub fn matrix(
             )?;
         }
     }
-    table(&read(file)?, out)
+    let means = Means::of(&read(file)?);
+    let drawn = file.with_extension("svg");
+    std::fs::write(&drawn, plot(&means)).with_context(|| format!("writing {}", drawn.display()))?;
+    table(&means, out)
 }
 
 /// A central policy has one router and one age, whatever is asked.
@@ -106,40 +110,69 @@ fn read(file: &Path) -> Result<Vec<Value>> {
     parsed.collect()
 }
 
-/// Capacities in Markdown: the mean over the seeds, as % of the oracle's on the same trace where that is there.
-fn table(lines: &[Value], out: &mut impl Write) -> Result<()> {
-    let mut sums: BTreeMap<(String, u64, u64), Row> = BTreeMap::new();
-    let mut oracles = Row::new();
-    for line in lines {
-        let (policy, _, _, _, sidecars, age_ms) = key(line);
-        let trace = line["trace"].as_str().unwrap_or_default().to_owned();
-        let capacity = line["capacity"].as_f64().unwrap_or_default();
-        let is_oracle = policy == Policy::Oracle.to_string();
-        let row = sums.entry((policy, sidecars, age_ms)).or_default();
-        let others = is_oracle.then(|| oracles.entry(trace.clone()).or_default());
-        for (sum, count) in [row.entry(trace).or_default()].into_iter().chain(others) {
-            *sum += capacity;
-            *count += 1.0;
+/// Mean capacities of a matrix over its seeds.
+#[derive(Debug, Default)]
+pub(crate) struct Means {
+    sums: BTreeMap<(String, u64, u64), Row>,
+    oracles: Row,
+}
+
+impl Means {
+    pub(crate) fn of(lines: &[Value]) -> Self {
+        let mut means = Self::default();
+        for line in lines {
+            let (policy, _, _, _, sidecars, age_ms) = key(line);
+            let trace = line["trace"].as_str().unwrap_or_default().to_owned();
+            let capacity = line["capacity"].as_f64().unwrap_or_default();
+            let is_oracle = policy == Policy::Oracle.to_string();
+            let row = means.sums.entry((policy, sidecars, age_ms)).or_default();
+            let others = is_oracle.then(|| means.oracles.entry(trace.clone()).or_default());
+            for (sum, count) in [row.entry(trace).or_default()].into_iter().chain(others) {
+                *sum += capacity;
+                *count += 1.0;
+            }
         }
+        means
     }
-    let traces: BTreeSet<&String> = sums.values().flat_map(BTreeMap::keys).collect();
-    let names: Vec<&str> = traces.iter().map(|name| name.as_str()).collect();
+
+    pub(crate) fn traces(&self) -> BTreeSet<&str> {
+        self.sums.values().flat_map(BTreeMap::keys).map(String::as_str).collect()
+    }
+
+    pub(crate) fn policies(&self) -> BTreeSet<&str> {
+        self.sums.keys().map(|(policy, ..)| policy.as_str()).collect()
+    }
+
+    /// Requests a second.
+    fn capacity(&self, policy: &str, sidecars: u64, age_ms: u64, trace: &str) -> Option<f64> {
+        let (sum, count) = self.sums.get(&(policy.to_owned(), sidecars, age_ms))?.get(trace)?;
+        Some(sum / count)
+    }
+
+    /// As a share of the oracle's.
+    pub(crate) fn share(&self, policy: &str, sidecars: u64, age_ms: u64, trace: &str) -> Option<f64> {
+        let (sum, count) = self.oracles.get(trace)?;
+        Some(self.capacity(policy, sidecars, age_ms, trace)? / (sum / count))
+    }
+}
+
+/// Capacities in Markdown: the mean over the seeds, as % of the oracle's on the same trace where that is there.
+fn table(means: &Means, out: &mut impl Write) -> Result<()> {
+    let traces = means.traces();
+    let names: Vec<&str> = traces.iter().copied().collect();
     writeln!(out, "| policy | sidecars | age | {} |", names.join(" | "))?;
     writeln!(out, "|---|---|---|{}", "---|".repeat(names.len()))?;
-    for ((policy, sidecars, age_ms), row) in &sums {
-        let cells: Vec<String> =
-            traces.iter().map(|trace| cell(row.get(*trace), oracles.get(*trace))).collect();
+    for (policy, sidecars, age_ms) in means.sums.keys() {
+        let cell = |trace: &&str| {
+            let found = means.capacity(policy, *sidecars, *age_ms, trace);
+            match (found, means.share(policy, *sidecars, *age_ms, trace)) {
+                (None, _) => String::new(),
+                (Some(capacity), None) => format!("{capacity:.2}/s"),
+                (Some(capacity), Some(share)) => format!("{:.1} ({capacity:.2}/s)", share * 100.0),
+            }
+        };
+        let cells: Vec<String> = traces.iter().map(cell).collect();
         writeln!(out, "| {policy} | {sidecars} | {age_ms} ms | {} |", cells.join(" | "))?;
     }
     Ok(())
-}
-
-fn cell(found: Option<&(f64, f64)>, oracle: Option<&(f64, f64)>) -> String {
-    match (found, oracle) {
-        (None, _) => String::new(),
-        (Some((sum, count)), None) => format!("{:.2}/s", sum / count),
-        (Some((sum, count)), Some((best, seeds))) => {
-            format!("{:.1} ({:.2}/s)", 100.0 * (sum / count) / (best / seeds), sum / count)
-        }
-    }
 }
