@@ -20,6 +20,8 @@ use crate::stream::Answer;
 
 /// Answers under way when the last request was sent have so long to end.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
+/// A connection that was idle for longer may be closed by the other side at the moment of its next request.
+const IDLE_MAX: Duration = Duration::from_secs(5);
 /// As much of an error as is told.
 const ERROR_BYTES_MAX: usize = 300;
 const OVERLOADED: u16 = 429;
@@ -46,8 +48,8 @@ struct Replay {
     plan: Rc<Plan>,
     words: Words,
     doors: Vec<SocketAddr>,
-    /// Connections on which nothing is under way, for each door.
-    idle: RefCell<Vec<Vec<Connection>>>,
+    /// Connections on which nothing is under way, for each door, and since when.
+    idle: RefCell<Vec<Vec<(u64, Connection)>>>,
     begun_ns: u64,
     seen: RefCell<Replayed>,
     under_way: Cell<u64>,
@@ -167,9 +169,10 @@ impl Replay {
         fare: &mut Fare,
     ) -> anyhow::Result<Ending> {
         let idle = self.idle.borrow_mut()[door].pop();
+        let fresh_from_ns = clock::now_ns().saturating_sub(clock::nanos(IDLE_MAX));
         let mut connection = match idle {
-            Some(connection) => connection,
-            None => Connection::open(self.doors[door]).await?,
+            Some((since_ns, connection)) if since_ns >= fresh_from_ns => connection,
+            _ => Connection::open(self.doors[door]).await?,
         };
         connection.send(request).await?;
         let (status, mut body) = connection.head().await.context("no answer")?;
@@ -184,7 +187,7 @@ impl Replay {
                 _ => bail!("answered with {status}: {}", String::from_utf8_lossy(&said).trim()),
             }
         };
-        self.idle.borrow_mut()[door].push(connection);
+        self.idle.borrow_mut()[door].push((clock::now_ns(), connection));
         Ok(ending)
     }
 
