@@ -195,6 +195,42 @@ fn who_cannot_be_served_in_time_is_told_at_once_and_when_to_come_again() {
 }
 
 #[test]
+fn a_long_prompt_waits_at_the_door_until_the_answer_under_way_can_bear_it() {
+    simulate(Transport::Memory, async || {
+        let world = world(7, &["--noise 0"], &["web"], json!({})).await;
+        for number in 0..4 {
+            assert_eq!(one(&world, "web", number, 10, &[]).await.0, 200);
+        }
+        let promised =
+            |first_token: &'static str| [("x-llm-d-slo-ttft-ms", first_token), ("x-llm-d-slo-tpot-ms", "50")];
+        // Of its tokens one is due every 50 ms, and one comes every 8: after some of them the long prompt is no harm.
+        let streamed = async {
+            let mut connection = world.connect("web", Version::Http2).await;
+            let body = chat("a short one", json!({"max_tokens": 300, "ignore_eos": true}));
+            let mut request = connection.post("/v1/chat/completions", &body);
+            for (name, value) in promised("200") {
+                request.headers_mut().insert(name, value.parse().expect("a value"));
+            }
+            ask(&mut connection, request).await
+        };
+        let long = async {
+            sleep(Duration::from_millis(50)).await;
+            one(&world, "web", 10, 4_000, &promised("20000")).await
+        };
+        let (streamed, long) = tokio::join!(streamed, long);
+        assert_eq!(
+            (streamed.status, streamed.is_whole, long.0),
+            (Some(200), true, 200),
+            "{streamed} {long:?}"
+        );
+        let page = world.sidecar("engine-0").vitals.metrics().expect("a page");
+        assert!(page.contains("\npenstock_door_waits_total 1\n"), "{page}");
+        assert!(refusals(&world, "web").is_empty(), "{:?}", refusals(&world, "web"));
+        world.end().await;
+    });
+}
+
+#[test]
 fn a_long_body_waits_until_it_is_let_in_and_comes_whole_to_who_lets_it_in() {
     simulate(Transport::Memory, async || {
         let callers = ["a", "b", "c", "d"];

@@ -14,7 +14,7 @@ mod prequal;
 mod reported;
 mod sglang;
 
-pub use cost::{admits, report_of, speed_of};
+pub use cost::{report_of, speed_of, verdict};
 
 use std::fmt;
 use std::str::FromStr;
@@ -83,15 +83,24 @@ pub enum Reference {
     OwnCost(f64),
     /// The same where who cannot be served in time is refused at once.
     OwnCostShedding(f64),
+    /// The same where who cannot be served in time at once, but after waiting at the door, waits.
+    OwnCostWaiting(f64),
     /// Production's whole rule with its refusals, as one sidecar that sees the present.
     Present,
+    /// The same where nobody waits at a door.
+    PresentShut,
     /// Prompt tokens to compute times batch, with exact caches.
     Lmetric,
 }
 
 /// What the oracle is the best of.
-pub const REFERENCES: [Reference; 13] = [
+pub const REFERENCES: [Reference; 18] = [
     Reference::Present,
+    Reference::OwnCostWaiting(0.0),
+    Reference::OwnCostWaiting(1.0),
+    Reference::OwnCostWaiting(2.0),
+    Reference::OwnCostWaiting(4.0),
+    Reference::PresentShut,
     Reference::OwnCostShedding(2.0),
     Reference::OwnCostShedding(1.0),
     Reference::OwnCostShedding(4.0),
@@ -173,6 +182,8 @@ impl Policy {
                     Box::new(cost::Central::shedding(cost::Sum::Plain, alpha))
                 }
                 Reference::Present => Box::new(cost::LeastCost::over(endpoints, cost::Door::Gated)),
+                Reference::PresentShut => Box::new(cost::LeastCost::over(endpoints, cost::Door::Shut)),
+                Reference::OwnCostWaiting(alpha) => Box::new(cost::Central::waiting(alpha)),
                 Reference::OwnCost(alpha) => Box::new(cost::Central::admitting(cost::Sum::Ours, alpha)),
                 Reference::OwnCostShedding(alpha) => {
                     Box::new(cost::Central::shedding(cost::Sum::Ours, alpha))
@@ -212,6 +223,8 @@ impl fmt::Display for Reference {
             Self::MarginalCost(alpha) => write!(f, "marginal cost, alpha {alpha}"),
             Self::MarginalCostShedding(alpha) => write!(f, "marginal cost, alpha {alpha}, shedding"),
             Self::Present => f.write_str("least cost, at once"),
+            Self::PresentShut => f.write_str("least cost, at once, nobody waits"),
+            Self::OwnCostWaiting(alpha) => write!(f, "our cost, alpha {alpha}, waiting"),
             Self::OwnCost(alpha) => write!(f, "our cost, alpha {alpha}"),
             Self::OwnCostShedding(alpha) => write!(f, "our cost, alpha {alpha}, shedding"),
             Self::Lmetric => f.write_str("lmetric"),
@@ -280,6 +293,11 @@ pub trait Router {
     /// How long the server that was chosen last may let it wait; `None` where no server may refuse.
     fn patience(&self) -> Option<Patience> {
         None
+    }
+
+    /// Whether it may wait there for somewhat longer than now.
+    fn can_wait(&self) -> bool {
+        false
     }
 
     /// The server that was chosen refused, and said how it is.

@@ -25,6 +25,7 @@ pub const WEIGHTS: &[Weight] = weights![
     blocked_from_ms,
     answer_ms,
     kv_free,
+    given_back_min,
     answer,
     harm,
     reserve_ms,

@@ -16,13 +16,13 @@ use std::time::Duration;
 use anyhow::Result;
 use penstock_engine::scheduler::{Pace, Profile};
 use penstock_model::units::Moment;
-use penstock_policy::gate::{Promise, REFUSALS_MAX};
+use penstock_policy::gate::{Door, Pass, Patience, Promise, REFUSALS_MAX, Verdict};
 use penstock_policy::pick::cost::{Prompt, Speed, Weights};
 
 use crate::backend::Backend;
 use crate::draw::{Draws, Purpose};
 use crate::outcome::Outcome;
-use crate::policy::{Policy, Router, View, admits, speed_of};
+use crate::policy::{Policy, Router, View, speed_of, verdict};
 use crate::prefix::{Digests, Knowledge};
 use crate::sidecar::Sidecar;
 use crate::slo::{Fare, Slo};
@@ -104,6 +104,8 @@ struct World<'a> {
     setting: Setting,
     schedule: &'a Schedule,
     backends: Vec<Backend>,
+    /// Requests that wait at the door of each.
+    doors: Vec<Door<u32>>,
     speeds: Vec<Speed>,
     sidecars: Vec<Sidecar>,
     routers: Vec<Box<dyn Router>>,
@@ -155,6 +157,7 @@ impl<'a> World<'a> {
             events: BinaryHeap::new(),
             admitted: Vec::new(),
             broken: 0,
+            doors: (0..setting.backends).map(|_| Door::default()).collect(),
             setting,
             schedule,
             backends,
@@ -260,22 +263,59 @@ impl<'a> World<'a> {
             draws: &mut self.choices,
         };
         let place = self.routers[sidecar].choose(arrival, &mut view);
-        let backend = &self.backends[place];
-        let patience = self.routers[sidecar].patience();
+        let Some(patience) = self.routers[sidecar].patience() else {
+            return self.send(request, place, now_ns);
+        };
+        match self.verdict(request, place, patience, now_ns) {
+            Verdict::Serve => self.send(request, place, now_ns),
+            Verdict::Wait if self.routers[sidecar].can_wait() => {
+                let uncached_tokens = self.prompt(request, place).uncached_tokens();
+                let waits = self.doors[place].wait(request, uncached_tokens, patience, Moment(now_ns));
+                if waits.is_err() {
+                    self.refuse(request, place, now_ns);
+                }
+            }
+            Verdict::Wait | Verdict::Refuse(_) => self.refuse(request, place, now_ns),
+        }
+    }
+
+    /// A prompt as a server's sidecar sees it.
+    fn prompt(&self, request: u32, place: usize) -> Prompt {
+        let arrival = &self.schedule.arrivals[request as usize];
         let cached_tokens = match &self.digests {
             Some(digests) => digests.believed(place, arrival),
-            None => backend.cached_tokens(arrival),
+            None => self.backends[place].cached_tokens(arrival),
         };
-        let prompt = Prompt { tokens: arrival.prompt_tokens, cached_tokens };
-        let lets_in = |patience| {
-            let speed = &self.speeds[place];
-            admits(backend, speed, prompt, now_ns, patience, &self.setting.weights)
-        };
-        if patience.is_none_or(lets_in) {
-            return self.send(request, place, now_ns);
+        Prompt { tokens: arrival.prompt_tokens, cached_tokens }
+    }
+
+    fn verdict(&self, request: u32, place: usize, patience: Patience, now_ns: u64) -> Verdict {
+        let (backend, speed) = (&self.backends[place], &self.speeds[place]);
+        verdict(backend, speed, self.prompt(request, place), now_ns, patience, &self.setting.weights)
+    }
+
+    /// Something has changed at a server: some of those at its door may come in, or will not in time.
+    fn look(&mut self, place: usize, now_ns: u64) {
+        if self.doors[place].is_empty() {
+            return;
         }
-        self.routers[sidecar].refused(place, now_ns, &backend.truth(now_ns));
+        let mut door = std::mem::take(&mut self.doors[place]);
+        let now = Moment(now_ns);
+        while let Some((request, pass)) =
+            door.next(now, |request, patience| self.verdict(*request, place, patience, now_ns))
+        {
+            match pass {
+                Pass::In => self.send(request, place, now_ns),
+                Pass::Out(_) => self.refuse(request, place, now_ns),
+            }
+        }
+        self.doors[place] = door;
+    }
+
+    fn refuse(&mut self, request: u32, place: usize, now_ns: u64) {
         let trip = &mut self.trips[request as usize];
+        let truth = self.backends[place].truth(now_ns);
+        self.routers[trip.sidecar as usize].refused(place, now_ns, &truth);
         trip.refusals += 1;
         if trip.refusals <= REFUSALS_MAX {
             self.events.push(Reverse((now_ns + 2 * NETWORK_NS, Event::Again(request))));
@@ -346,6 +386,7 @@ impl<'a> World<'a> {
                 self.events.push(Reverse((here_ns, Event::Done(request))));
             }
         }
+        self.look(place, at_ns);
     }
 
     fn outcome(&self, given_up: bool) -> Outcome {

@@ -6,18 +6,24 @@
 //!
 //! ```text
 //!   head arrives ─► cost of serving it now ─┬► late for its caller ────────────────────────► refuse, before the body is sent,
-//!                                           ├► those who are there would become late (1) ──► with the present state
-//!                                           ├► beyond its patience ────────────────────────►
+//!                     ▲                     ├► beyond its patience ────────────────────────► with the present state
+//!                     │                     ├► those who are there would become late (1)
+//!                     │                     │    ├► so much that its patience ends before ─► the same
+//!                     └── a token, an end ──┴────┴► else: wait at the door
 //!                                           └► else: serve
 //! ```
 //!
 //! (1) is what keeps a crowd from making everybody late. Under load nearly all promises break not at the first token but later, when
 //! prompts that were let in meanwhile hold up the answers under way. So nobody comes in at the price of somebody who is in: see
-//! [`Promises`]. What is too much for all endpoints is answered 429 at once, and the rest is served as promised, however much comes.
+//! [`Promises`]. Those gain time with every token, mostly several milliseconds in one, so a prompt that they cannot bear now they can
+//! bear in a moment, and it has mostly been promised more time than it takes: it waits at the [`Door`]. What is too much for all
+//! endpoints is answered 429 at once, and the rest is served as promised, however much comes.
 
+mod door;
 mod promises;
 
 use crate::pick::cost::{Terms, Weights};
+pub use door::{Door, Pass};
 pub use promises::{Place, Promise, Promises};
 
 /// How long an answer's first token may take, in the eyes of the one who sent the request.
@@ -42,6 +48,12 @@ impl Patience {
     pub fn at_last(promised_ms: f64) -> Self {
         Self { first_token_ms: promised_ms, promised_ms }
     }
+
+    /// What is left of it after so much of it has gone by.
+    #[must_use]
+    pub fn after(self, waited_ms: f64) -> Self {
+        Self { first_token_ms: self.first_token_ms - waited_ms, promised_ms: self.promised_ms - waited_ms }
+    }
 }
 
 /// What is decided.
@@ -49,6 +61,8 @@ impl Patience {
 pub enum Verdict {
     /// It comes in.
     Serve,
+    /// It would be in time, and so would those who are there if it came in somewhat later.
+    Wait,
     /// It does not.
     Refuse(Refusal),
 }
@@ -81,16 +95,18 @@ impl Refusal {
     }
 }
 
-/// Whether a request that would cost `terms` here and now comes in.
-pub fn decide(terms: &Terms, patience: Patience) -> Verdict {
+/// Whether a request that would cost `terms` here and now comes in, where those who are there gain so much to spare in each millisecond
+/// ([`Promises::gain`]).
+pub fn decide(terms: &Terms, patience: Patience, gain: f64) -> Verdict {
     let first_token_ms = terms.first_token_ms();
     if first_token_ms > patience.promised_ms {
         let without_room_ms = first_token_ms - terms.room_ms;
         let memory = without_room_ms <= patience.promised_ms;
         return Verdict::Refuse(if memory { Refusal::Memory } else { Refusal::Late });
     }
-    if terms.harm_ms > 0.0 {
-        return Verdict::Refuse(Refusal::Promised);
+    if terms.beyond_ms > 0.0 {
+        let can_wait = first_token_ms + terms.beyond_ms / gain <= patience.first_token_ms;
+        return if can_wait { Verdict::Wait } else { Verdict::Refuse(Refusal::Promised) };
     }
     if first_token_ms > patience.first_token_ms {
         return Verdict::Refuse(Refusal::Elsewhere);
@@ -106,10 +122,10 @@ mod tests {
 
     #[track_caller]
     fn check(wait_ms: f64, room_ms: f64, patience: [f64; 2], expected: Verdict) {
-        let terms = Terms { wait_ms, own_ms: 10.0, room_ms, others_ms: 1e6, harm_ms: 0.0 };
+        let terms = Terms { wait_ms, own_ms: 10.0, room_ms, others_ms: 1e6, ..Terms::default() };
         let [first_token_ms, promised_ms] = patience;
         assert_eq!(
-            decide(&terms, Patience { first_token_ms, promised_ms }),
+            decide(&terms, Patience { first_token_ms, promised_ms }, 1.0),
             expected,
             "{terms:?} {patience:?}"
         );
@@ -135,11 +151,25 @@ mod tests {
 
     #[test]
     fn nobody_comes_in_at_the_price_of_who_is_there() {
-        let terms = Terms { own_ms: 10.0, harm_ms: 0.1, ..Terms::default() };
+        let terms = Terms { own_ms: 10.0, beyond_ms: 0.1, ..Terms::default() };
         let promised = Verdict::Refuse(Refusal::Promised);
-        assert_eq!(decide(&terms, Patience::at_last(500.0)), promised);
-        assert_eq!(decide(&terms, Patience { first_token_ms: 5.0, promised_ms: 500.0 }), promised);
-        assert_eq!(decide(&terms, Patience::at_last(5.0)), Verdict::Refuse(Refusal::Late));
+        assert_eq!(decide(&terms, Patience::at_last(500.0), 0.0), promised, "it never gets better");
+        assert_eq!(decide(&terms, Patience { first_token_ms: 5.0, promised_ms: 500.0 }, 4.0), promised);
+        assert_eq!(decide(&terms, Patience::at_last(5.0), 4.0), Verdict::Refuse(Refusal::Late));
+    }
+
+    #[test]
+    fn who_can_be_borne_before_its_patience_ends_waits() {
+        let verdict = |beyond_ms, gain| {
+            let terms = Terms { own_ms: 10.0, beyond_ms, ..Terms::default() };
+            decide(&terms, Patience { first_token_ms: 110.0, promised_ms: 500.0 }, gain)
+        };
+        let promised = Verdict::Refuse(Refusal::Promised);
+        assert_eq!([verdict(100.0, 1.0), verdict(101.0, 1.0)], [Verdict::Wait, promised]);
+        assert_eq!([verdict(400.0, 4.0), verdict(401.0, 4.0)], [Verdict::Wait, promised]);
+        assert_eq!(verdict(0.0, 0.0), Verdict::Serve);
+        let left = Patience { first_token_ms: 110.0, promised_ms: 500.0 }.after(60.0);
+        assert_eq!((left.first_token_ms, left.promised_ms), (50.0, 440.0));
     }
 
     #[test]

@@ -247,6 +247,11 @@ impl Ledger {
         Report { bearable_ms, ..report }
     }
 
+    /// What those who are there gain to spare in each millisecond without prompts; `report` is of this moment.
+    pub fn gain(&self, report: &Report) -> f64 {
+        self.promises.gain(report, &self.speed())
+    }
+
     /// How fast the engine is, as far as it is known.
     pub fn speed(&self) -> cost::Speed {
         (*self.learner.speed()).into()

@@ -114,7 +114,7 @@ async fn pass(caller: &mut Caller, exchange: &mut Exchange) -> Result<(), Stop> 
     prepare::refuse_ambiguity(caller, exchange)?;
     match exchange.direction() {
         Direction::Inbound => {
-            prepare::choose_application(caller, exchange)?;
+            prepare::choose_application(caller, exchange).await?;
             admit::ask_for_body(caller).await?;
         }
         Direction::Outbound => prepare::choose_backend(caller, exchange).await?,

@@ -12,4 +12,5 @@ pub mod cached;
 pub mod engines;
 pub mod follow;
 pub mod push;
+pub mod waiting;
 pub mod wire;

@@ -43,12 +43,14 @@ pub(super) fn prompt_of(arrival: &Arrival, backend: &Backend) -> Prompt {
     Prompt { tokens: arrival.prompt_tokens, cached_tokens: backend.cached_tokens(arrival) }
 }
 
-/// Whether a server may refuse.
+/// What a server may do with a request that comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
-    /// It may.
+    /// Refuse it, or let it wait.
     Gated,
-    /// It takes everything.
+    /// Refuse it.
+    Shut,
+    /// Nothing: it takes everything.
     Open,
 }
 
@@ -114,7 +116,7 @@ impl Router for LeastCost {
         } else {
             Patience::while_others(all[place].first_token_ms(), next_ms, view.promised_ms, view.weights)
         };
-        self.patience = (self.door == Door::Gated).then_some(patience);
+        self.patience = (self.door != Door::Open).then_some(patience);
         self.known[place].tried = true;
         let prompt = view.prompt(arrival, place);
         self.known[place].placements.add(Instant(view.now_ns), prompt);
@@ -125,22 +127,27 @@ impl Router for LeastCost {
         self.patience
     }
 
+    fn can_wait(&self) -> bool {
+        self.door == Door::Gated
+    }
+
     fn refused(&mut self, place: usize, now_ns: u64, truth: &Truth) {
         self.known[place].told = Some((now_ns, report_of(truth)));
     }
 }
 
-/// Whether a server's sidecar lets a request in: the production gate with what is true at this moment.
-pub fn admits(
+/// What a server's sidecar does with a request: the production gate with what is true at this moment.
+pub fn verdict(
     backend: &Backend,
     speed: &Speed,
     prompt: Prompt,
     now_ns: u64,
     patience: Patience,
     weights: &Weights,
-) -> bool {
-    let terms = terms(&present(backend, speed, now_ns, weights), speed, prompt, weights);
-    decide(&terms, patience) == Verdict::Serve
+) -> Verdict {
+    let report = present(backend, speed, now_ns, weights);
+    let terms = terms(&report, speed, prompt, weights);
+    decide(&terms, patience, backend.promises().gain(&report, speed))
 }
 
 /// What a sidecar says of its server at this moment.
@@ -175,7 +182,12 @@ impl Central {
 
     /// Who would come too late at the best server is refused.
     pub(super) fn shedding(sum: Sum, alpha: f64) -> Self {
-        Self { sum, alpha, door: Door::Gated, patience: None }
+        Self { sum, alpha, door: Door::Shut, patience: None }
+    }
+
+    /// Who would be in time at some server after waiting at its door waits there.
+    pub(super) fn waiting(alpha: f64) -> Self {
+        Self { sum: Sum::Ours, alpha, door: Door::Gated, patience: None }
     }
 }
 
@@ -188,9 +200,14 @@ impl Router for Central {
             match sum {
                 Sum::Ours => {
                     let weights = Weights { others: alpha, ..*view.weights };
-                    let terms =
-                        terms(&present(backend, speed, view.now_ns, &weights), speed, prompt, &weights);
-                    let comes_in = decide(&terms, Patience::at_last(view.promised_ms)) == Verdict::Serve;
+                    let report = present(backend, speed, view.now_ns, &weights);
+                    let terms = terms(&report, speed, prompt, &weights);
+                    let gain = backend.promises().gain(&report, speed);
+                    let comes_in = match decide(&terms, Patience::at_last(view.promised_ms), gain) {
+                        Verdict::Serve => true,
+                        Verdict::Wait => door == Door::Gated,
+                        Verdict::Refuse(_) => false,
+                    };
                     (terms.total_ms(), comes_in)
                 }
                 Sum::Plain => {
@@ -203,17 +220,27 @@ impl Router for Central {
         // Production's rule tries another server where one refuses, and this one knows beforehand which do. The plain form refuses who
         // would be late at the best.
         let place = view.least(|view, place| match cost(view, place) {
-            (_, false) if door == Door::Gated && sum == Sum::Ours => f64::INFINITY,
+            (_, false) if door != Door::Open && sum == Sum::Ours => f64::INFINITY,
             (total_ms, _) => total_ms,
         });
         let comes_in = door == Door::Open || cost(view, place).1;
         // It knows the present: who is not let in is not even sent.
-        self.patience = (!comes_in).then_some(NONE_AT_ALL);
+        self.patience = if !comes_in {
+            Some(NONE_AT_ALL)
+        } else if sum == Sum::Ours && door == Door::Gated {
+            Some(Patience::at_last(view.promised_ms))
+        } else {
+            None
+        };
         place
     }
 
     fn patience(&self) -> Option<Patience> {
         self.patience
+    }
+
+    fn can_wait(&self) -> bool {
+        self.door == Door::Gated
     }
 }
 

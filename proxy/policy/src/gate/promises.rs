@@ -96,14 +96,26 @@ impl Promises {
             let steps_before = ((open.prompt_ends - computed.max(0.0)).max(0.0) / room).floor();
             due_ms + (steps - 1.0 - steps_before).max(0.0) * open.span.as_secs_f64() * 1e3 - pending_ms
         };
-        self.places
-            .iter()
-            .flatten()
-            .filter(|open| open.is_kept && open.span.as_secs_f64() * 1e3 >= speed.step_ms)
+        self.asked(speed)
             .map(spare_ms)
             .filter(|spare_ms| *spare_ms >= 0.0)
             .min_by(f64::total_cmp)
             .map(|spare_ms| spare_ms - weights.reserve_ms)
+    }
+
+    /// Milliseconds to spare that those who are there gain in each millisecond without prompts: a step gives each a token, and moves
+    /// what is due by the time that was promised for one. 0 where steps take longer than that.
+    pub fn gain(&self, report: &Report, speed: &Speed) -> f64 {
+        let spans_ms = self.asked(speed).map(|open| open.span.as_secs_f64() * 1e3);
+        let shortest_ms = spans_ms.fold(f64::INFINITY, f64::min);
+        (shortest_ms / report.step_ms(speed) - 1.0).max(0.0)
+    }
+
+    /// Those who have something to lose.
+    fn asked(&self, speed: &Speed) -> impl Iterator<Item = &Open> {
+        let step_ms = speed.step_ms;
+        let places = self.places.iter().flatten();
+        places.filter(move |open| open.is_kept && open.span.as_secs_f64() * 1e3 >= step_ms)
     }
 }
 
@@ -202,6 +214,19 @@ mod tests {
         let mut promises = Promises::default();
         promises.came(Promise { span: Duration::from_millis(9), ..promise(500) }, 0.0);
         assert_eq!(bearable_ms(&promises, 0, 0.0), None);
+    }
+
+    #[test]
+    fn what_is_to_spare_grows_by_what_a_token_was_given_beyond_its_step() {
+        let mut promises = Promises::default();
+        let gain = |promises: &Promises| promises.gain(&Report::default(), &SPEED);
+        promises.came(promise(500), 0.0);
+        assert_eq!(gain(&promises), 4.0, "50 ms for each step of 10");
+        promises.came(Promise { span: Duration::from_millis(15), ..promise(500) }, 0.0);
+        assert_eq!(gain(&promises), 0.5, "the one who gains least decides");
+        let crowded = Report { sequences_running: 20, ..Report::default() };
+        let slow = Speed { sequence_us: 1_000.0, ..SPEED };
+        assert_eq!(promises.gain(&crowded, &slow), 0.0, "steps of 31 ms");
     }
 
     #[test]

@@ -156,7 +156,9 @@ pub struct Terms {
     pub own_ms: f64,
     /// Until there is memory for ours.
     pub room_ms: f64,
-    /// By how much ours takes longer than those who are there can bear, weighed; the gate refuses it where it is above 0.
+    /// By how much ours takes longer than those who are there can bear: where it is above 0, the gate does not let it in.
+    pub beyond_ms: f64,
+    /// The same, weighed.
     pub harm_ms: f64,
     /// What it takes from the others, weighed.
     pub others_ms: f64,
@@ -200,6 +202,7 @@ pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, weights: &Weights) 
     let beyond_ms = report.bearable_ms.map_or(0.0, |bearable_ms| (takes_ms - bearable_ms).max(0.0));
     Terms {
         wait_ms,
+        beyond_ms,
         harm_ms: weights.harm * beyond_ms,
         own_ms,
         room_ms: room_ms(report, prompt, step_ms, weights).max(blocked_ms(report, wait_ms, weights)),
@@ -216,8 +219,10 @@ fn blocked_ms(report: &Report, wait_ms: f64, weights: &Weights) -> f64 {
     if report.longest_waiting_ms > explained_ms { report.longest_waiting_ms } else { 0.0 }
 }
 
-/// Memory is given back at the rate at which answers end: in the time of one, all that is held now. Some is kept free, because those who
-/// run go on growing: an engine that has none left sends somebody back, and computes everything of theirs again.
+/// Memory is given back at the rate at which answers end: in the time of one, all that is held now; but what those who run grow by
+/// meanwhile is taken from it, and that is an answer of mean length each. (Who is met running has on average that much behind it: long
+/// answers are met more often.) What is left are their prompts. Some is kept free, because an engine that has none left sends somebody
+/// back, and computes everything of theirs again.
 fn room_ms(report: &Report, prompt: Prompt, step_ms: f64, weights: &Weights) -> f64 {
     if report.kv_tokens_total == 0 {
         return 0.0;
@@ -230,7 +235,10 @@ fn room_ms(report: &Report, prompt: Prompt, step_ms: f64, weights: &Weights) -> 
     }
     let answer_ms =
         if report.output_tokens_mean > 0.0 { report.output_tokens_mean * step_ms } else { weights.answer_ms };
-    missing / (report.kv_tokens_used as f64).max(1.0) * answer_ms
+    let used = report.kv_tokens_used as f64;
+    let answers = f64::from(report.sequences_running) * report.output_tokens_mean;
+    let given_back = (used - answers).max(weights.given_back_min * used).max(1.0);
+    missing / given_back * answer_ms
 }
 
 #[cfg(test)]
@@ -295,6 +303,13 @@ mod tests {
         let answers = Report { output_tokens_mean: 50.0, ..full };
         let room_ms = terms(&answers, &SPEED, prompt(180, 0), &Weights::CHOSEN).room_ms;
         assert!((room_ms - 50.0).abs() < 1e-6, "50 steps of 10 ms an answer: {room_ms}");
+        // 10 answers of 50 tokens are taken from the 800 that are given back meanwhile, and all but a tenth at most.
+        let growing = |sequences_running| {
+            let report = Report { sequences_running, ..answers };
+            terms(&report, &SPEED, prompt(180, 0), &Weights::CHOSEN).room_ms
+        };
+        assert!((growing(10) - 50.0 * 8.0 / 3.0).abs() < 1e-6, "{}", growing(10));
+        assert!((growing(15) - 500.0).abs() < 1e-6, "{}", growing(15));
         let unknown = Report { kv_tokens_total: 0, ..full };
         assert!(terms(&unknown, &SPEED, prompt(100_000, 0), &Weights::CHOSEN).room_ms == 0.0);
     }

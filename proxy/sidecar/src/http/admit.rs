@@ -11,12 +11,14 @@ use penstock_policy::ledger::Shape;
 use penstock_policy::prefix::{Asked, Boundary};
 use penstock_policy::speed::Size;
 
+use super::Stop;
 use super::exchange::Exchange;
 use super::headers;
 use crate::clock;
 use crate::fleet::Needs;
 use crate::listen::caller::{Caller, CallerError, Then};
-use crate::load::engines::Engine;
+use crate::load::engines::{Engine, Offered, Refused, Stay};
+use crate::load::waiting::Waiting;
 use crate::load::wire::{self, Demand};
 use crate::upstream::call::{Failure, Promise, Target};
 
@@ -29,38 +31,66 @@ const TOKEN: [&str; 2] = ["x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"];
 const SESSION: [&str; 5] =
     ["x-session-token", "x-session-affinity", "x-claude-code-session-id", "session-id", "session_id"];
 
-/// Inbound: gives the request a place in the application's account.
+/// Inbound: gives the request a place in the application's account, at once or after it has waited for one.
 ///
 /// # Errors
 /// When it would come too late here: the caller's sidecar chooses again.
-pub(super) fn let_in(
+pub(super) async fn let_in(
+    caller: &mut Caller,
     exchange: &mut Exchange,
     engine: &Arc<Engine>,
-    fields: &HeaderMap,
-) -> Result<(), Failure> {
+) -> Result<(), Stop> {
+    let fields = &caller.head().headers;
     let demand = wire::read_demand(fields).filter(|_| exchange.dialect().generates());
     exchange.engine = Some(Arc::clone(engine));
     let Some(demand) = demand else { return Ok(()) };
     let now = clock::now();
-    match engine.offer(demand, wire::read_patience(fields), wire::read_promise(fields, now), now) {
+    let offered = engine.offer(demand, wire::read_patience(fields), wire::read_promise(fields, now), now);
+    let passed = match offered {
+        Ok(Offered::In(stay)) => Ok(stay),
+        // On the heap: it is rare, and an open stream must not hold its room.
+        Ok(Offered::Waits(waiting)) => Box::pin(wait(caller, exchange, waiting)).await?,
+        Err(refused) => Err(refused),
+    };
+    match passed {
         Ok(stay) => {
             exchange.stay = Some(stay);
             Ok(())
         }
-        Err(refused) => {
-            let reason = refused.refusal.as_str();
-            exchange.refusal = Some(refused);
-            let backend = exchange.chosen.as_ref().and_then(|chosen| chosen.backend.as_ref());
-            let (namespace, name) = backend.map_or(("", ""), |id| (&*id.0.namespace, &*id.0.name));
-            let labels = ["inbound", namespace, name, reason];
-            exchange.shared.telemetry.metrics.refusals.with_label_values(&labels).inc();
-            let message = format!(
-                "the first token would take {:.0} ms here, longer than the caller's sidecar waits ({reason})",
-                refused.terms.first_token_ms()
-            );
-            Err(Failure::new(ErrorCode::Refused, message))
-        }
+        Err(refused) => Err(Stop::Refused(refusal(exchange, refused))),
     }
+}
+
+/// Until it is let in or refused, or its caller leaves.
+async fn wait(
+    caller: &mut Caller,
+    exchange: &Exchange,
+    waiting: Waiting,
+) -> Result<Result<Stay, Refused>, CallerError> {
+    exchange.shared.telemetry.metrics.door_waits.inc();
+    tokio::select! {
+        biased;
+        passed = waiting.end() => Ok(passed),
+        gone = caller.body_or_gone(false) => Err(match gone {
+            Err(gone) => gone,
+            Ok(_) => CallerError::Gone("the client went on without an answer".to_owned()),
+        }),
+    }
+}
+
+/// The answer to a request that is not let in, counted.
+fn refusal(exchange: &mut Exchange, refused: Refused) -> Failure {
+    let reason = refused.refusal.as_str();
+    exchange.refusal = Some(refused);
+    let backend = exchange.chosen.as_ref().and_then(|chosen| chosen.backend.as_ref());
+    let (namespace, name) = backend.map_or(("", ""), |id| (&*id.0.namespace, &*id.0.name));
+    let labels = ["inbound", namespace, name, reason];
+    exchange.shared.telemetry.metrics.refusals.with_label_values(&labels).inc();
+    let message = format!(
+        "the first token would take {:.0} ms here, longer than the caller's sidecar waits ({reason})",
+        refused.terms.first_token_ms()
+    );
+    Failure::new(ErrorCode::Refused, message)
 }
 
 /// Inbound: a body that waits for it may come, now that the request has been let in.

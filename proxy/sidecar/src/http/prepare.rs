@@ -83,7 +83,7 @@ pub(super) fn refuse_ambiguity(caller: &Caller, exchange: &Exchange) -> Result<(
 }
 
 /// Inbound: which application, by the target that the other sidecar names.
-pub(super) fn choose_application(caller: &Caller, exchange: &mut Exchange) -> Result<(), Stop> {
+pub(super) async fn choose_application(caller: &mut Caller, exchange: &mut Exchange) -> Result<(), Stop> {
     let fields = &caller.head().headers;
     let named = headers::text(fields, &TARGET).and_then(|text| text.parse::<SocketAddr>().ok());
     let found = named.and_then(|address| exchange.shared.application(address));
@@ -103,7 +103,7 @@ pub(super) fn choose_application(caller: &Caller, exchange: &mut Exchange) -> Re
     let target = Target::Application(application);
     exchange.chosen = Some(Chosen { parent: None, rule: None, split_index: None, target, backend });
     inspect::begin(exchange, fields);
-    admit::let_in(exchange, &engine, fields).map_err(Stop::Refused)
+    admit::let_in(caller, exchange, &engine).await
 }
 
 /// Outbound: parent, then the model if a rule asks for it, then the rule.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::Mutex;
 use penstock_model::settings::Application;
 use penstock_model::units::Moment;
-use penstock_policy::gate::{self, Patience, Promise, Refusal, Verdict};
+use penstock_policy::gate::{self, Door, Pass, Patience, Promise, Refusal, Verdict};
 use penstock_policy::ledger::{Entry, Ledger, Memory, Shape, Told as Said};
 use penstock_policy::pick::cost::{self, Prompt, Report, Terms, Told, Weights};
 use penstock_policy::prefix::{Boundary, Cursor, Digest, Keys};
@@ -16,6 +16,7 @@ use penstock_policy::speed::Speed;
 use tokio::sync::watch;
 
 use super::cached::{Cached, Passing};
+use super::waiting::{self, Asking, Waiting};
 use super::wire::{self, Demand};
 use crate::scrape::Scrapes;
 use crate::{clock, seed};
@@ -60,6 +61,8 @@ pub struct Engine {
 struct State {
     ledger: Ledger,
     sequence: u64,
+    /// Those whom the answers under way cannot bear yet.
+    door: Door<Asking>,
 }
 
 /// A request's place in the account of its engine; it leaves with this.
@@ -73,6 +76,15 @@ pub struct Stay {
     prompt: Option<Passing>,
     /// Tokens of its answer so far.
     answer_tokens: u32,
+}
+
+/// What becomes of a request that is not refused.
+#[derive(Debug)]
+pub enum Offered {
+    /// It is in.
+    In(Stay),
+    /// It waits until it is let in or refused.
+    Waits(Waiting),
 }
 
 /// Why a request is not let in.
@@ -95,7 +107,8 @@ impl Engines {
     pub fn of(&self, application: &Application) -> Arc<Engine> {
         let mut engines = self.engines.lock();
         let engine = engines.entry(application.endpoint).or_insert_with(|| {
-            let state = State { ledger: Ledger::starting(Speed::default()), sequence: 0 };
+            let state =
+                State { ledger: Ledger::starting(Speed::default()), sequence: 0, door: Door::default() };
             let changes = watch::Sender::new(0);
             Arc::new(Engine {
                 instance: self.instance,
@@ -138,7 +151,8 @@ impl Engines {
 }
 
 impl Engine {
-    /// Lets a request in, or says why not. Deciding and entering are one step, so that of many who ask at once each is counted.
+    /// Lets a request in, lets it wait, or says why not. Deciding and entering are one step, so that of many who ask at once each is
+    /// counted.
     ///
     /// # Errors
     /// When it could not be served within `patience`.
@@ -148,29 +162,76 @@ impl Engine {
         patience: Option<Patience>,
         promise: Option<Promise>,
         now: Moment,
-    ) -> Result<Stay, Refused> {
+    ) -> Result<Offered, Refused> {
         let mut state = self.state.lock();
-        // A server without work is as fast as it will ever be. Whoever refused for it would never learn that it is faster than was thought.
-        if let Some(patience) = patience.filter(|_| state.ledger.requests() > 0) {
+        if let Some(patience) = patience {
             let report = self.look(&mut state, now);
-            let size = state.ledger.scaled(demand.size);
-            let prompt = Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens };
-            let terms = cost::terms(&report, &state.ledger.speed(), prompt, &Weights::CHOSEN);
-            if let Verdict::Refuse(refusal) = gate::decide(&terms, patience) {
-                return Err(Refused { refusal, terms });
+            let prompt = prompt_of(&state, demand);
+            let (verdict, terms) = judge(&state, &report, prompt, patience);
+            match verdict {
+                Verdict::Serve => {}
+                Verdict::Refuse(refusal) => return Err(Refused { refusal, terms }),
+                Verdict::Wait => {
+                    let refused = Refused { refusal: Refusal::Promised, terms };
+                    let (asking, waiting) = waiting::begin(self, demand, promise, patience, refused, now);
+                    let waits = state.door.wait(asking, prompt.uncached_tokens(), patience, now);
+                    return waits.map(|()| Offered::Waits(waiting)).map_err(|_| refused);
+                }
             }
         }
-        let entry = state.ledger.enter(demand.size, demand.shape, promise, now);
+        let stay = self.enter(&mut state, demand, promise, now);
         drop(state);
         self.changed();
-        let cached_tokens = demand.size.cached_tokens;
-        Ok(Stay {
+        Ok(Offered::In(stay))
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        state: &mut State,
+        demand: Demand,
+        promise: Option<Promise>,
+        now: Moment,
+    ) -> Stay {
+        Stay {
             engine: Arc::clone(self),
-            entry: Some(entry),
-            cached_tokens,
+            entry: Some(state.ledger.enter(demand.size, demand.shape, promise, now)),
+            cached_tokens: demand.size.cached_tokens,
             prompt: None,
             answer_tokens: 0,
-        })
+        }
+    }
+
+    /// Something has changed, or somebody's patience ends: those at the door who can come in do so, and who cannot in time is told.
+    pub(super) fn reconsider(self: &Arc<Self>, now: Moment) {
+        let mut over = Vec::new();
+        let mut state = self.state.lock();
+        let mut door = std::mem::take(&mut state.door);
+        while !door.is_empty() {
+            let report = self.look(&mut state, now);
+            let mut last = Terms::default();
+            let next = door.next(now, |asking, patience| {
+                if asking.is_left() {
+                    return Verdict::Refuse(Refusal::Elsewhere);
+                }
+                let prompt = prompt_of(&state, asking.demand);
+                let (verdict, terms) = judge(&state, &report, prompt, patience);
+                last = terms;
+                verdict
+            });
+            let Some((asking, pass)) = next else { break };
+            let passed = match pass {
+                Pass::In => Ok(self.enter(&mut state, asking.demand, asking.promise, now)),
+                Pass::Out(refusal) => Err(Refused { refusal, terms: last }),
+            };
+            over.push((asking, passed));
+        }
+        state.door = door;
+        drop(state);
+        if !over.is_empty() {
+            // A stay that nobody takes any more leaves, which comes here again.
+            over.into_iter().for_each(|(asking, passed)| asking.tell(passed));
+            self.changed();
+        }
     }
 
     /// The ledger, with what the engine itself says of its memory.
@@ -251,7 +312,10 @@ impl Stay {
     /// So many tokens of the answer came.
     pub fn tokens(&mut self, tokens: u32, now: Moment) {
         if let Some(entry) = &self.entry {
-            let was_first = self.engine.state.lock().ledger.tokens(entry, tokens, now);
+            let (was_first, is_awaited) = {
+                let mut state = self.engine.state.lock();
+                (state.ledger.tokens(entry, tokens, now), !state.door.is_empty())
+            };
             self.engine.cached.answer_grows(tokens);
             self.answer_tokens = self.answer_tokens.saturating_add(tokens);
             if was_first && let Some(prompt) = &mut self.prompt {
@@ -259,6 +323,9 @@ impl Stay {
             }
             if was_first {
                 self.engine.changed();
+            }
+            if is_awaited {
+                self.engine.reconsider(now);
             }
         }
     }
@@ -282,8 +349,24 @@ impl Stay {
                 self.engine.cached.ended(&prompt, counted, self.engine.kv_tokens(now));
             }
             self.engine.changed();
+            self.engine.reconsider(now);
         }
     }
+}
+
+fn prompt_of(state: &State, demand: Demand) -> Prompt {
+    let size = state.ledger.scaled(demand.size);
+    Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens }
+}
+
+/// What the gate says of a prompt at the moment of `report`.
+fn judge(state: &State, report: &Report, prompt: Prompt, patience: Patience) -> (Verdict, Terms) {
+    let terms = cost::terms(report, &state.ledger.speed(), prompt, &Weights::CHOSEN);
+    // A server without work is as fast as it will ever be. Whoever refused for it would never learn that it is faster than was thought.
+    if state.ledger.requests() == 0 {
+        return (Verdict::Serve, terms);
+    }
+    (gate::decide(&terms, patience, state.ledger.gain(report)), terms)
 }
 
 impl Drop for Stay {
@@ -294,6 +377,8 @@ impl Drop for Stay {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use penstock_model::snapshot::Protocol;
     use penstock_policy::speed::Size;
 
@@ -316,10 +401,17 @@ mod tests {
         Demand { size: Size { tokens, cached_tokens: 0 }, shape: Shape::Stream }
     }
 
+    fn let_in(offered: Result<Offered, Refused>) -> Result<Stay, Refused> {
+        offered.map(|offered| match offered {
+            Offered::In(stay) => stay,
+            Offered::Waits(waiting) => panic!("{waiting:?}"),
+        })
+    }
+
     #[test]
     fn who_is_dropped_has_left() {
         let engine = engine();
-        let stay = engine.offer(demand(5_000), None, None, Moment(0)).unwrap();
+        let stay = let_in(engine.offer(demand(5_000), None, None, Moment(0))).unwrap();
         assert_eq!((engine.requests(), engine.report(Moment(0)).report.sequences_waiting), (1, 1));
         drop(stay);
         assert_eq!((engine.requests(), engine.report(Moment(1)).report.prompt_tokens_pending), (0, 0.0));
@@ -331,7 +423,7 @@ mod tests {
         let patience = Patience::at_last(400.0);
         let mut stays = Vec::new();
         let refused = loop {
-            match engine.offer(demand(2_000), Some(patience), None, Moment(0)) {
+            match let_in(engine.offer(demand(2_000), Some(patience), None, Moment(0))) {
                 Ok(stay) => stays.push(stay),
                 Err(refused) => break refused,
             }
@@ -347,10 +439,67 @@ mod tests {
     fn a_server_without_work_refuses_nobody() {
         let engine = engine();
         let patience = Some(Patience::at_last(1.0));
-        let first = engine.offer(demand(50_000), patience, None, Moment(0)).unwrap();
+        let first = let_in(engine.offer(demand(50_000), patience, None, Moment(0))).unwrap();
         assert!(engine.offer(demand(10), patience, None, Moment(0)).is_err());
         drop(first);
         assert!(engine.offer(demand(10), patience, None, Moment(1)).is_ok());
+    }
+
+    /// An engine with one answer under way, a token of which is due every 50 ms, and a prompt of 20,000 tokens that it cannot bear yet.
+    fn one_waits(engine: &Arc<Engine>, now: Moment) -> (Stay, Waiting) {
+        let promise =
+            Promise { first_due: now + Duration::from_millis(500), span: Duration::from_millis(50) };
+        let first = let_in(engine.offer(demand(100), None, Some(promise), now)).unwrap();
+        match engine.offer(demand(20_000), Some(Patience::at_last(10_000.0)), Some(promise), now) {
+            Ok(Offered::Waits(waiting)) => (first, waiting),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_comes_in_when_those_who_are_there_can_bear_it() {
+        let engine = engine();
+        let begun = clock::now();
+        let (mut first, waiting) = one_waits(&engine, begun);
+        let mut tokens = 0;
+        while engine.requests() == 1 {
+            tokens += 1;
+            first.tokens(1, begun + Duration::from_millis(12 * tokens));
+            assert!(tokens < 100, "it never comes in");
+        }
+        assert!(tokens > 5, "{tokens}: so soon it would have made the answer late");
+        let stay = waiting.end().await.unwrap();
+        assert_eq!((engine.requests(), clock::now()), (2, begun), "no time passes where it is in");
+        drop(stay);
+        assert_eq!(engine.requests(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_let_in_when_the_last_one_leaves() {
+        let engine = engine();
+        let (first, waiting) = one_waits(&engine, clock::now());
+        drop(first);
+        assert!(waiting.end().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_in_vain_is_refused_at_the_end_of_its_patience() {
+        let engine = engine();
+        let begun = clock::now();
+        let (_first, waiting) = one_waits(&engine, begun);
+        let refused = waiting.end().await.unwrap_err();
+        assert_eq!(clock::now().since(begun), Duration::from_secs(10));
+        assert_eq!((refused.refusal, engine.requests()), (Refusal::Late, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_the_door_is_never_let_in() {
+        let engine = engine();
+        let (first, waiting) = one_waits(&engine, clock::now());
+        drop(waiting);
+        drop(first);
+        assert_eq!(engine.requests(), 0);
+        assert!(engine.state.lock().door.is_empty());
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub struct Metrics {
     pub picks: IntCounterVec,
     /// Requests that a model server's sidecar did not let in, by reason: at that sidecar, and at those of callers.
     pub refusals: IntCounterVec,
+    /// Requests that waited at the door of a model server.
+    pub door_waits: IntCounter,
     /// Good and bad events of each objective.
     pub slo_events: IntCounterVec,
     /// Requests in flight, by endpoint.
@@ -232,6 +234,10 @@ impl Metrics {
                 "penstock_refusals_total",
                 "Requests that the sidecar of a model server did not let in, before anything was computed.",
                 &["direction", "backend_namespace", "backend_name", "reason"],
+            )?,
+            door_waits: declare.counter(
+                "penstock_door_waits_total",
+                "Requests that waited before the sidecar of a model server let them in or refused them.",
             )?,
             slo_events: declare.counters(
                 "penstock_slo_events_total",
