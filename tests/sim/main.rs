@@ -16,6 +16,7 @@ mod load;
 mod meta;
 mod parity;
 mod prefixes;
+mod promises;
 mod scrape;
 mod why;
 mod world;

@@ -470,7 +470,13 @@ fn parts(choices: [u8; 12], may_poison: bool) -> Parts {
         };
         if choice & 0b100_0000 != 0 {
             let window = Duration::from_secs(60);
-            let slo = Slo { id: SloId::new("ns", format!("slo-{i}")), target, window, objectives: vec![] };
+            let slo = Slo {
+                id: SloId::new("ns", format!("slo-{i}")),
+                target,
+                window,
+                objectives: vec![],
+                sheds: false,
+            };
             Resource::Slo(Arc::new(slo)).insert_into(&mut parts);
         }
     }

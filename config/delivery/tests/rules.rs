@@ -77,7 +77,13 @@ fn route(name: &str, backend: &str) -> Resource {
 fn slo(name: &str, route: &str) -> Resource {
     let target = SloTarget::Route { route: RouteId::new("ns", route), rule: None };
     let id = penstock_model::names::SloId::new("ns", name);
-    Resource::Slo(Arc::new(Slo { id, target, window: Duration::from_secs(60), objectives: vec![] }))
+    Resource::Slo(Arc::new(Slo {
+        id,
+        target,
+        window: Duration::from_secs(60),
+        objectives: vec![],
+        sheds: false,
+    }))
 }
 
 fn published(resources: impl IntoIterator<Item = Resource>) -> Arc<Published> {

@@ -266,11 +266,13 @@ fn slo() -> impl Strategy<Value = Resource> {
             .prop_map(|(name, rule)| SloTarget::Route { route: RouteId(name), rule }),
         object().prop_map(|name| SloTarget::Backend(BackendId(name))),
     ];
-    (object(), target, span(), vec(objective(), 0..4)).prop_map(|(name, target, window, mut objectives)| {
-        objectives.sort_by(|a, b| a.name.cmp(&b.name));
-        objectives.dedup_by(|a, b| a.name == b.name);
-        Resource::Slo(Arc::new(Slo { id: SloId(name), target, window, objectives }))
-    })
+    (object(), target, span(), vec(objective(), 0..4), any::<bool>()).prop_map(
+        |(name, target, window, mut objectives, sheds)| {
+            objectives.sort_by(|a, b| a.name.cmp(&b.name));
+            objectives.dedup_by(|a, b| a.name == b.name);
+            Resource::Slo(Arc::new(Slo { id: SloId(name), target, window, objectives, sheds }))
+        },
+    )
 }
 
 fn resource() -> impl Strategy<Value = Resource> {
@@ -456,6 +458,7 @@ fn valid_slo() -> v1::Slo {
         target: Some(v1::SloTarget { kind: name("b").map(v1::slo_target::Kind::Backend) }),
         window: span_message(),
         objectives: vec![objective("x"), objective("y")],
+        sheds: false,
     }
 }
 

@@ -15,7 +15,8 @@
 
 use std::time::Duration;
 
-use penstock_model::snapshot::{Indicator, Objective};
+use penstock_model::names::{BackendId, RouteId};
+use penstock_model::snapshot::{Indicator, Objective, Slo, SloTarget};
 
 use crate::judge::Class;
 
@@ -50,11 +51,52 @@ pub enum Count {
     NotCounted,
 }
 
+/// What an enforced SLO promises to one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promised {
+    /// Time to its first token.
+    pub first_token: Option<Duration>,
+    /// Mean time between its further tokens.
+    pub token: Option<Duration>,
+}
+
+/// The strictest of what SLOs that are enforced promise to a request for `model`; those that are not promise nothing.
+pub fn promised<'a>(
+    slos: impl Iterator<Item = &'a Slo>,
+    model: Option<&str>,
+    is_streaming: bool,
+) -> Promised {
+    let mut promised = Promised::default();
+    let objectives = slos.filter(|slo| slo.sheds).flat_map(|slo| &slo.objectives);
+    for objective in objectives.filter(|objective| concerns(objective, model, is_streaming)) {
+        let (held, threshold) = match (objective.indicator, objective.threshold) {
+            (Indicator::Ttft, Some(threshold)) => (&mut promised.first_token, threshold),
+            (Indicator::Tpot, Some(threshold)) => (&mut promised.token, threshold),
+            _ => continue,
+        };
+        *held = Some(held.map_or(threshold, |held| held.min(threshold)));
+    }
+    promised
+}
+
+/// Whether an SLO is about requests that a rule of `route` has matched, or that go to `backend`.
+pub fn is_about(target: &SloTarget, backend: Option<&BackendId>, rule: Option<(&RouteId, &str)>) -> bool {
+    match target {
+        SloTarget::Backend(named) => backend == Some(named),
+        SloTarget::Route { route, rule: wanted } => rule
+            .is_some_and(|(id, name)| id == route && wanted.as_deref().is_none_or(|wanted| wanted == name)),
+    }
+}
+
+fn concerns(objective: &Objective, model: Option<&str>, is_streaming: bool) -> bool {
+    let is_other_model = objective.model.is_some() && objective.model.as_deref() != model;
+    let is_other_mode = objective.streaming.is_some_and(|streaming| streaming != is_streaming);
+    !is_other_model && !is_other_mode
+}
+
 /// Counts one exchange for one objective.
 pub fn count(objective: &Objective, finished: &Finished<'_>) -> Count {
-    let is_other_model = objective.model.is_some() && objective.model.as_deref() != finished.model;
-    let is_other_mode = objective.streaming.is_some_and(|streaming| streaming != finished.is_streaming);
-    if is_other_model || is_other_mode {
+    if !concerns(objective, finished.model, finished.is_streaming) {
         return Count::NotCounted;
     }
     let proof = match (objective.indicator, objective.threshold) {
@@ -119,6 +161,37 @@ mod tests {
             model: None,
             streaming: None,
         }
+    }
+
+    #[test]
+    fn of_what_is_enforced_the_strictest_is_promised() {
+        let slo = |sheds, objectives: Vec<Objective>| Slo {
+            id: penstock_model::names::SloId::new("default", "o"),
+            target: SloTarget::Backend(BackendId::new("default", "chat")),
+            window: Duration::from_secs(3_600),
+            objectives,
+            sheds,
+        };
+        let within =
+            |ms, indicator| Objective { threshold: Some(Duration::from_millis(ms)), ..objective(indicator) };
+        let slos = [
+            slo(false, vec![within(1, Ttft)]),
+            slo(true, vec![within(300, Ttft), within(40, Tpot), objective(Availability), within(5, E2e)]),
+            slo(true, vec![Objective { model: Some("large".into()), ..within(200, Ttft) }]),
+            slo(true, vec![Objective { streaming: Some(true), ..within(30, Tpot) }]),
+        ];
+        let check = |model, is_streaming, expected_ms: [Option<u64>; 2]| {
+            let Promised { first_token, token } = promised(slos.iter(), model, is_streaming);
+            assert_eq!(
+                [first_token, token],
+                expected_ms.map(|ms| ms.map(Duration::from_millis)),
+                "{model:?}"
+            );
+        };
+        check(None, false, [Some(300), Some(40)]);
+        check(Some("large"), false, [Some(200), Some(40)]);
+        check(Some("small"), true, [Some(300), Some(30)]);
+        assert_eq!(promised(slos[..1].iter(), None, true), Promised::default());
     }
 
     /// An exchange that lasted a second, with no token.

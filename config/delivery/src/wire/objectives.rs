@@ -22,6 +22,7 @@ pub(super) fn write_slo(slo: &Slo) -> v1::Slo {
         target: Some(v1::SloTarget { kind: write_target(&slo.target) }),
         window: Some(write_duration(slo.window)),
         objectives: slo.objectives.iter().map(write_objective).collect(),
+        sheds: slo.sheds,
     }
 }
 
@@ -31,6 +32,7 @@ pub(super) fn read_slo(message: v1::Slo) -> Result<Resource, Misfit> {
         target: nested("target", message.target, read_target)?,
         window: nested("window", message.window, read_duration)?,
         objectives: each("objectives", message.objectives, read_objective)?,
+        sheds: message.sheds,
     };
     let mut names = BTreeSet::new();
     if let Some(twin) = slo.objectives.iter().find(|o| !names.insert(&o.name)) {

@@ -42,6 +42,7 @@ pub(super) fn lower(document: &Document, spec: &LatencySloSpec, review: &mut Rev
         target: target?,
         window: spec.window.as_ref().map_or(WINDOW_DEFAULT, Window::duration),
         objectives,
+        sheds: spec.enforcement.as_ref().is_some_and(|enforcement| enforcement.shed),
     })
 }
 

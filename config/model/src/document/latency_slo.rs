@@ -11,9 +11,6 @@ use crate::units::{Percent, Span, Window};
 /// Promises about the requests of a route or a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-refused" = refusals(&[
-    ("enforcement", Code::NotInThisVersion, "leave it out: promises are counted, not yet enforced"),
-])))]
 pub struct LatencySloSpec {
     /// What it is about, in its own namespace. Exactly one.
     #[schemars(length(min = 1, max = 1))]
@@ -24,6 +21,22 @@ pub struct LatencySloSpec {
     /// The promises. 1 to 16.
     #[schemars(length(min = 1, max = 16))]
     pub objectives: Vec<ObjectiveSpec>,
+    /// What sidecars do to keep the promises. Default: nothing, they are counted.
+    pub enforcement: Option<EnforcementSpec>,
+}
+
+/// What sidecars do to keep the promises.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-refused" = refusals(&[
+    ("priority", Code::NotInThisVersion, "leave it out: all requests are of one priority"),
+])))]
+pub struct EnforcementSpec {
+    /// Whether the thresholds of TTFT and TPOT are promises to each request, as if its caller had asked for them with `x-llm-d-slo-ttft-ms`
+    /// and `x-llm-d-slo-tpot-ms`: a request that no endpoint can serve in time, or only by making others late, is answered 429 at once.
+    /// Only where `loadBalancer.policy` is `LeastCost`. Default: false.
+    #[serde(default)]
+    pub shed: bool,
 }
 
 /// What an SLO is about.

@@ -18,6 +18,8 @@ pub struct Slo {
     pub window: Duration,
     /// In the order written; names are unique.
     pub objectives: Vec<Objective>,
+    /// Whether thresholds are promises to each request: one that would break its own or another's is turned away.
+    pub sheds: bool,
 }
 
 /// What an SLO is about.

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use penstock_dialect::reply::ErrorCode;
 use penstock_model::snapshot::{Affinity, LoadBalancer, Zones};
 use penstock_policy::ledger::Shape;
+use penstock_policy::objective::{self, Promised, is_about};
 use penstock_policy::prefix::{Asked, Boundary};
 use penstock_policy::speed::Size;
 
@@ -26,6 +27,9 @@ use crate::upstream::call::{Failure, Promise, Target};
 const FIRST_TOKEN: [&str; 2] = ["x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"];
 /// The same between tokens.
 const TOKEN: [&str; 2] = ["x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"];
+
+/// Most milliseconds that a caller can ask for: a day.
+const SPAN_MS_MAX: f64 = 86_400_000.0;
 
 /// Where a request names its session, in this order: llm-d's default, and what agents send.
 const SESSION: [&str; 5] =
@@ -198,13 +202,78 @@ fn boundaries(exchange: &Exchange) -> Vec<Boundary> {
 }
 
 /// Outbound: how long its first token may take.
-pub(super) fn promise(exchange: &Exchange, fields: &HeaderMap) -> Promise {
+///
+/// # Errors
+/// When the caller says so in a field that is no number.
+pub(super) fn promise(exchange: &Exchange, fields: &HeaderMap) -> Result<Promise, Failure> {
     let target = exchange.chosen.as_ref().map(|chosen| &chosen.target);
-    let Some(Target::Backend(state)) = target else { return Promise::default() };
-    let named = |names: [&str; 2]| {
-        let ms = names.iter().find_map(|name| fields.get(*name)?.to_str().ok()?.trim().parse::<f64>().ok());
-        let ms = ms.filter(|ms| ms.is_finite() && *ms >= 0.0);
-        ms.map(|ms| Duration::from_secs_f64(ms.min(1e9) * 1e-3))
+    let Some(Target::Backend(state)) = target else { return Ok(Promise::default()) };
+    let wait = Some(state.policy.queue_wait_max);
+    let Promised { first_token, token } = promised(exchange);
+    let least = |one: Option<Duration>, other: Option<Duration>| one.into_iter().chain(other).min();
+    Ok(Promise {
+        first_token: least(span(fields, FIRST_TOKEN)?, first_token),
+        token: least(span(fields, TOKEN)?, token),
+        wait,
+    })
+}
+
+/// What the platform has promised to such requests.
+fn promised(exchange: &Exchange) -> Promised {
+    let Some(chosen) = &exchange.chosen else { return Promised::default() };
+    let rule = chosen.rule.as_ref().map(|matched| (&matched.route().id, &*matched.rule().name));
+    let slos = exchange.fleet.snapshot.parts().slos.values().map(|slo| &**slo);
+    let about = slos.filter(|slo| slo.sheds && is_about(&slo.target, chosen.backend.as_ref(), rule));
+    let facts = exchange.scanner.as_ref().map(|body| body.0.facts());
+    let model = facts.as_ref().and_then(|facts| facts.model.as_deref());
+    objective::promised(about, model, facts.as_ref().is_some_and(|facts| facts.streaming))
+}
+
+/// Milliseconds in the first of these fields that is there.
+fn span(fields: &HeaderMap, names: [&str; 2]) -> Result<Option<Duration>, Failure> {
+    let Some((name, value)) = names.iter().find_map(|name| Some((name, fields.get(*name)?))) else {
+        return Ok(None);
     };
-    Promise { first_token: named(FIRST_TOKEN), token: named(TOKEN), wait: Some(state.policy.queue_wait_max) }
+    let ms = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
+    let ms = ms.filter(|ms| (0.0..=SPAN_MS_MAX).contains(ms)).ok_or_else(|| {
+        let written = String::from_utf8_lossy(value.as_bytes());
+        let shown: String = written.chars().take(40).collect::<String>().escape_debug().collect();
+        let message = format!(
+            "`{name}` is `{shown}`; write a number of milliseconds, at most {SPAN_MS_MAX}, or leave it out"
+        );
+        Failure::new(ErrorCode::BadRequest, message)
+    })?;
+    Ok(Some(Duration::from_secs_f64(ms * 1e-3)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(written: &[(&'static str, &'static str)], expected: Result<Option<u64>, &str>) {
+        let fields = written
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let found = span(&HeaderMap::from_iter(fields), FIRST_TOKEN);
+        let found = found.map(|span| span.map(|span| span.as_micros() as u64));
+        match (found, expected) {
+            (Err(failure), Err(message)) => {
+                assert!(failure.message.starts_with(message), "{}", failure.message);
+            }
+            (found, expected) => assert_eq!(found.ok(), expected.ok(), "{written:?}"),
+        }
+    }
+
+    #[test]
+    fn a_promise_is_a_number_of_milliseconds_or_is_told_to_be_none() {
+        check(&[], Ok(None));
+        check(&[("x-llm-d-slo-ttft-ms", "250")], Ok(Some(250_000)));
+        check(&[("x-slo-ttft-ms", " 0.5 ")], Ok(Some(500)));
+        check(&[("x-slo-ttft-ms", "9"), ("x-llm-d-slo-ttft-ms", "7")], Ok(Some(7_000)));
+        for bad in ["", "fast", "-1", "NaN", "inf", "1e12", "250ms"] {
+            check(&[("x-llm-d-slo-ttft-ms", bad)], Err("`x-llm-d-slo-ttft-ms` is `"));
+        }
+        check(&[("x-slo-ttft-ms", "soon")], Err("`x-slo-ttft-ms` is `soon`; write a number of milliseconds"));
+    }
 }

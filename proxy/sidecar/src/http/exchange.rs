@@ -12,7 +12,6 @@ use penstock_dialect::meter::{Ending as Told, Meter, Reading};
 use penstock_dialect::reply::ErrorCode;
 use penstock_dialect::scan::Scanner;
 use penstock_model::names::{BackendId, ParentId};
-use penstock_model::snapshot::SloTarget;
 use penstock_model::units::Moment;
 use penstock_policy::judge::{self, Answer, Class, Ending, Grpc, Outcome};
 use penstock_policy::ledger::{Shape, Told as Said};
@@ -467,13 +466,7 @@ impl Exchange {
             is_streaming: entry.streaming,
         };
         for slo in self.fleet.snapshot.parts().slos.values() {
-            let concerns = match &slo.target {
-                SloTarget::Backend(backend) => entry.backend == Some(backend),
-                SloTarget::Route { route, rule } => entry.route.is_some_and(|(id, name)| {
-                    id == route && rule.as_deref().is_none_or(|wanted| wanted == name)
-                }),
-            };
-            if !concerns {
+            if !objective::is_about(&slo.target, entry.backend, entry.route) {
                 continue;
             }
             for target in &slo.objectives {

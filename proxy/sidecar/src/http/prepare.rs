@@ -181,7 +181,7 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
     };
     let is_body_done = caller.is_body_done();
     let needs = admit::needs(exchange, &caller.head().headers);
-    let promise = admit::promise(exchange, &caller.head().headers);
+    let promise = admit::promise(exchange, &caller.head().headers).map_err(Stop::Refused)?;
     let head = head(caller, asked, chosen).map_err(Stop::Refused)?;
     let rule = chosen.rule.as_ref().map(|matched| matched.rule());
     let deadline = rule.and_then(|rule| rule.timeout_request).filter(|span| !span.is_zero());
