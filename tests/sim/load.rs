@@ -179,7 +179,10 @@ fn who_cannot_be_served_in_time_is_told_at_once_and_when_to_come_again() {
         });
         assert_eq!(late.0, StatusCode::TOO_MANY_REQUESTS, "{late:?}");
         let message = late.1["error"]["message"].as_str().unwrap_or_default();
-        assert!(message.contains("no endpoint of the backend can answer in time"), "{message}");
+        assert!(
+            message.contains("Backend default/chat: no endpoint can answer in time; at the last one asked"),
+            "{message}"
+        );
         assert!(soon.iter().sum::<u64>() < 34, "the one that is refused never reached an engine: {soon:?}");
         let statuses: BTreeMap<u16, usize> = answered.iter().fold(BTreeMap::new(), |mut all, (status, _)| {
             *all.entry(*status).or_default() += 1;

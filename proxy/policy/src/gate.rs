@@ -93,6 +93,18 @@ impl Refusal {
             Self::Elsewhere => "elsewhere",
         }
     }
+
+    /// What it is about, for people.
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Memory => "there is no KV memory for it in time",
+            Self::Late => "its first token would come later than was promised",
+            Self::Promised => "answers under way there would become later than was promised",
+            Self::Elsewhere => {
+                "its first token would come later than the caller's sidecar waits before it asks another"
+            }
+        }
+    }
 }
 
 /// Whether a request that would cost `terms` here and now comes in, where those who are there gain so much to spare in each millisecond

@@ -91,7 +91,8 @@ fn refusal(exchange: &mut Exchange, refused: Refused) -> Failure {
     let labels = ["inbound", namespace, name, reason];
     exchange.shared.telemetry.metrics.refusals.with_label_values(&labels).inc();
     let message = format!(
-        "the first token would take {:.0} ms here, longer than the caller's sidecar waits ({reason})",
+        "{}; the first token would take {:.0} ms here",
+        refused.refusal.why(),
         refused.terms.first_token_ms()
     );
     Failure::new(ErrorCode::Refused, message)

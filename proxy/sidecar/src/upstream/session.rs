@@ -341,17 +341,21 @@ impl LogicalRequest {
     /// A refusal is counted; gives the answer, should it have been the last.
     fn refused(&self, place: &Place, response: &Response<()>) -> Failure {
         let (reason, first_token_ms) = wire::read_refusal(response.headers()).unwrap_or_default();
+        let mut whose = String::new();
         if let Target::Backend(state) = &self.call.target {
             let id = &state.backend.id.0;
+            whose = format!("Backend {}: ", state.backend.id);
             let labels = ["outbound", &*id.namespace, &*id.name, reason.map_or("other", Refusal::as_str)];
             self.means.telemetry.metrics.refusals.with_label_values(&labels).inc();
         }
         let after = first_token_ms.map(|ms| Duration::from_millis(ms.into()).min(RETRY_AFTER_MAX));
-        let when =
-            after.map_or_else(|| "later".to_owned(), |after| format!("after {:.1} s", after.as_secs_f64()));
+        let when = after.map_or_else(String::new, |after| {
+            format!("; first token there after {:.1} s", after.as_secs_f64())
+        });
         let message = format!(
-            "no endpoint of the backend can answer in time; the last one asked, {}, would give its first token {when}",
-            place.address
+            "{whose}no endpoint can answer in time; at the last one asked, {}, {}{when}",
+            place.address,
+            reason.map_or("it is not let in", Refusal::why)
         );
         let failure = Failure::new(ErrorCode::Overloaded, message);
         after.map_or(failure.clone(), |after| failure.after(after))
