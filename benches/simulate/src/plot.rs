@@ -67,7 +67,8 @@ fn panel(svg: &mut String, means: &Means, axis: &Axis, trace: &str, (left, top):
     let bottom = top + PANEL.1;
     let across = |tick: usize| left + PANEL.0 * (tick as f64 + 0.5) / axis.places.len() as f64;
     let up = |share: f64| bottom - PANEL.1 * share.min(SHARE_MAX) / SHARE_MAX;
-    text(svg, (left + PANEL.0 / 2.0, top - 8.0), "middle", &format!("{trace}: {}", axis.title));
+    text(svg, (left + PANEL.0 / 2.0, top - 8.0), "middle", trace);
+    text(svg, (left + PANEL.0 / 2.0, bottom + 30.0), "middle", axis.title);
     for percent in [0, 25, 50, 75, 100] {
         let y = up(f64::from(percent) / 100.0);
         let colour = if percent == 100 { "#666666" } else { "#dddddd" };
