@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_model::settings::Application;
@@ -20,6 +21,10 @@ use super::waiting::{self, Asking, Waiting};
 use super::wire::{self, Demand};
 use crate::scrape::Scrapes;
 use crate::{clock, seed};
+
+/// So long tokens are no new occasion to look at the door: those of all answers come together, with each step of the engine, and steps
+/// mostly take longer.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// All of them, by the address under which callers know each.
 #[derive(Debug)]
@@ -63,6 +68,8 @@ struct State {
     sequence: u64,
     /// Those whom the answers under way cannot bear yet.
     door: Door<Asking>,
+    /// When tokens are the next occasion to look at it.
+    look_due: Moment,
 }
 
 /// A request's place in the account of its engine; it leaves with this.
@@ -107,8 +114,12 @@ impl Engines {
     pub fn of(&self, application: &Application) -> Arc<Engine> {
         let mut engines = self.engines.lock();
         let engine = engines.entry(application.endpoint).or_insert_with(|| {
-            let state =
-                State { ledger: Ledger::starting(Speed::default()), sequence: 0, door: Door::default() };
+            let state = State {
+                ledger: Ledger::starting(Speed::default()),
+                sequence: 0,
+                door: Door::default(),
+                look_due: Moment::default(),
+            };
             let changes = watch::Sender::new(0);
             Arc::new(Engine {
                 instance: self.instance,
@@ -205,6 +216,7 @@ impl Engine {
     pub(super) fn reconsider(self: &Arc<Self>, now: Moment) {
         let mut over = Vec::new();
         let mut state = self.state.lock();
+        state.look_due = now + LOOK_INTERVAL;
         let mut door = std::mem::take(&mut state.door);
         while !door.is_empty() {
             let report = self.look(&mut state, now);
@@ -312,9 +324,10 @@ impl Stay {
     /// So many tokens of the answer came.
     pub fn tokens(&mut self, tokens: u32, now: Moment) {
         if let Some(entry) = &self.entry {
-            let (was_first, is_awaited) = {
+            let (was_first, is_occasion) = {
                 let mut state = self.engine.state.lock();
-                (state.ledger.tokens(entry, tokens, now), !state.door.is_empty())
+                let is_occasion = !state.door.is_empty() && now >= state.look_due;
+                (state.ledger.tokens(entry, tokens, now), is_occasion)
             };
             self.engine.cached.answer_grows(tokens);
             self.answer_tokens = self.answer_tokens.saturating_add(tokens);
@@ -324,7 +337,7 @@ impl Stay {
             if was_first {
                 self.engine.changed();
             }
-            if is_awaited {
+            if is_occasion {
                 self.engine.reconsider(now);
             }
         }
@@ -377,8 +390,6 @@ impl Drop for Stay {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use penstock_model::snapshot::Protocol;
     use penstock_policy::speed::Size;
 
@@ -472,6 +483,20 @@ mod tests {
         assert_eq!((engine.requests(), clock::now()), (2, begun), "no time passes where it is in");
         drop(stay);
         assert_eq!(engine.requests(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_that_come_together_are_one_occasion_to_look_at_the_door() {
+        let engine = engine();
+        let begun = clock::now();
+        let (mut first, _waiting) = one_waits(&engine, begun);
+        let step = begun + Duration::from_millis(12);
+        for token in 0..100 {
+            first.tokens(1, step + Duration::from_micros(token));
+        }
+        assert_eq!(engine.requests(), 1, "only the first of them was an occasion, and did not gain enough");
+        first.tokens(1, step + LOOK_INTERVAL);
+        assert_eq!(engine.requests(), 2);
     }
 
     #[tokio::test(start_paused = true)]
