@@ -138,10 +138,15 @@ fn demand(exchange: &Exchange, fields: &HeaderMap) -> Option<Demand> {
         _ => seen,
     };
     let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-    // The flag may stand behind a prompt that is not whole yet; whoever sends such a one mostly streams.
-    let is_streaming = facts.streaming || !exchange.is_held_whole;
-    let shape = if is_streaming { Shape::Stream } else { Shape::Whole };
+    let shape = if is_streaming(exchange) { Shape::Stream } else { Shape::Whole };
     (tokens > 0).then_some(Demand { size: Size { tokens, cached_tokens: 0 }, shape })
+}
+
+/// Outbound: whether the request asks for a stream, as far as its body has come. The flag may stand behind a prompt that is not whole yet;
+/// whoever sends such a one mostly streams.
+fn is_streaming(exchange: &Exchange) -> bool {
+    let is_flagged = exchange.scanner.as_ref().is_some_and(|body| body.0.facts().streaming);
+    is_flagged || !exchange.is_held_whole
 }
 
 /// Outbound: whether the endpoints differ in the models that they serve.
@@ -227,7 +232,7 @@ fn promised(exchange: &Exchange) -> Promised {
     let about = slos.filter(|slo| slo.sheds && is_about(&slo.target, chosen.backend.as_ref(), rule));
     let facts = exchange.scanner.as_ref().map(|body| body.0.facts());
     let model = facts.as_ref().and_then(|facts| facts.model.as_deref());
-    objective::promised(about, model, facts.as_ref().is_some_and(|facts| facts.streaming))
+    objective::promised(about, model, is_streaming(exchange))
 }
 
 /// Milliseconds in the first of these fields that is there.

@@ -9,17 +9,19 @@ use penstock_dialect::reply::ErrorCode;
 use penstock_dialect::scan::{Head, Progress, Scanner};
 use penstock_model::names::{BackendId, ParentId};
 use penstock_model::snapshot::BodyOverflow;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::exchange::{Body, Exchange};
 use super::{Stop, headers};
+use crate::clock;
 use crate::listen::caller::{Caller, CallerError};
 use crate::listen::line::STALL_MAX;
 use crate::upstream::call::Failure;
+use crate::upstream::session::WITH_HEAD_BYTES_MAX;
 
-/// Bytes of a request that are held until it is known what it demands; so much travels with the head.
-const PROMPT_HELD_MAX: u64 = 64 << 10;
-/// Longest wait for more of them.
+/// Bytes of a request that are held until it is known what it demands: a quarter of a million tokens. What is beyond is guessed.
+const PROMPT_HELD_MAX: u64 = 1 << 20;
+/// Longest wait for more of them, and for all that does not travel with the head: a caller in the same pod needs a millisecond for it.
 const PROMPT_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// SGLang's name for `content-encoding`.
 const SGLANG_ENCODING: &str = "x-body-compressed";
@@ -99,14 +101,16 @@ pub(super) async fn hold_until_model_known(
     }
 }
 
-/// Holds so much of the body as tells how much it demands of a model server: all of it, up to [`PROMPT_HELD_MAX`].
+/// Holds so much of the body as tells how much it demands of a model server and what of it is cached where: all of it, up to
+/// [`PROMPT_HELD_MAX`], unless its caller is slow.
 ///
 /// # Errors
 /// When the client leaves or breaks the framing.
 pub(super) async fn hold_prompt(caller: &mut Caller, exchange: &mut Exchange) -> Result<(), Stop> {
+    let mut until = clock::now() + PROMPT_PAUSE_MAX;
     while !exchange.is_held_whole && exchange.request_bytes < PROMPT_HELD_MAX {
         // One that pauses is sent on as far as it is there.
-        let Ok(read) = timeout(PROMPT_PAUSE_MAX, caller.body()).await else { return Ok(()) };
+        let Ok(read) = timeout_at(clock::instant(until), caller.body()).await else { return Ok(()) };
         let Some(chunk) = read? else {
             exchange.is_held_whole = true;
             return Ok(());
@@ -117,6 +121,9 @@ pub(super) async fn hold_prompt(caller: &mut Caller, exchange: &mut Exchange) ->
         exchange.is_held_whole = caller.is_body_done();
         if !exchange.held_memory.grow(bytes) {
             return Ok(());
+        }
+        if exchange.request_bytes <= WITH_HEAD_BYTES_MAX {
+            until = clock::now() + PROMPT_PAUSE_MAX;
         }
     }
     Ok(())

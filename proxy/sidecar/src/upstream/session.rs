@@ -37,6 +37,9 @@ use crate::telemetry::Telemetry;
 /// How the application beside the sidecar is reached: it is on the same host.
 const LOCAL_TERMS: Terms = Terms { connect_timeout: Duration::from_secs(1), streams_max: 1_000 };
 
+/// A body of at most so many bytes travels with its head; a longer one is not sent in vain, and waits until it is let in.
+pub const WITH_HEAD_BYTES_MAX: u64 = 64 << 10;
+
 /// Longest time after which a refused caller is asked to come again.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -277,7 +280,7 @@ impl LogicalRequest {
                     streams_max: state.policy.streams_per_connection_max,
                 };
                 if ticket.believed.is_some() {
-                    self.means.follower.want(ticket.endpoint(), &place);
+                    self.means.follower.want(state, ticket.endpoint());
                 }
                 Ok((place, terms, Some(ticket)))
             }
@@ -301,8 +304,10 @@ impl LogicalRequest {
                         self.tell(|story| story.waits(patience));
                     }
                     wire::write_demand(&mut head.headers, demand, patience, token);
+                    let whole_bytes = self.call.upload.whole_bytes();
+                    let is_short = whole_bytes.is_some_and(|bytes| bytes <= WITH_HEAD_BYTES_MAX);
                     // Only a sidecar that speaks of load is known to answer to this.
-                    if !self.call.upload.is_whole() && ticket.endpoint().last_told().is_some() {
+                    if !is_short && ticket.endpoint().last_told().is_some() {
                         head.headers.insert(wire::BODY, HeaderValue::from_static("awaits"));
                     }
                 }
