@@ -93,8 +93,8 @@ impl Exchange {
         let fate = self.check(&what, &seen.unwrap_or_default());
         assert!(self.world.accepted() <= accepted + 1, "{what}: asked twice");
         self.world.memory.unplan();
-        // As much time as one retry costs of the budget.
-        sleep(Duration::from_millis(100)).await;
+        // More than one retry costs of the budget, and than a sidecar that is to be listened to is dialled after.
+        sleep(Duration::from_secs(2)).await;
         (self.world.memory.cuts() > cuts).then_some(fate)
     }
 
@@ -102,7 +102,8 @@ impl Exchange {
         let links = || addresses.iter().flat_map(|address| self.world.memory.links(*address));
         if links().next().is_some() {
             links().for_each(|link: Link| link.reset());
-            sleep(Duration::from_millis(1)).await;
+            // Longer than whoever listened pauses: the next connection is the next request's.
+            sleep(Duration::from_secs(2)).await;
         }
     }
 

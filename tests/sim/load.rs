@@ -8,6 +8,7 @@ use http::StatusCode;
 use penstock_tests::client::Version;
 use penstock_tests::documents;
 use penstock_tests::engine::chat;
+use penstock_tests::memory::Plan as Link;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -95,6 +96,18 @@ fn what_one_caller_does_is_known_to_another_within_a_tenth_of_a_second() {
 }
 
 #[test]
+fn who_asks_what_a_request_would_cost_soon_knows_it_of_everybody_it_asked_about() {
+    simulate(Transport::Memory, async || {
+        let world = world(9, &["--noise 0"; 6], &["web"], json!({})).await;
+        let known = || world.sidecar("web").vitals.believed().len();
+        assert_eq!((one(&world, "web", 0, 10, &[]).await.0, known()), (200, 1));
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(known(), 6);
+        world.end().await;
+    });
+}
+
+#[test]
 fn a_burst_of_many_callers_is_spread_by_cost() {
     let callers = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let burst = |policy: &'static str, seed: u64| {
@@ -125,13 +138,13 @@ fn a_burst_of_many_callers_is_spread_by_cost() {
     };
     // Over several seeds: in one of them any rule can have luck.
     let all = |policy| {
-        (1..=6)
+        (1..=12)
             .map(|seed| burst(policy, seed))
             .fold((Duration::ZERO, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     };
     let [(by_cost, refused), (by_request, _), (by_lot, _)] = ["LeastCost", "P2C", "Random"].map(all);
     println!(
-        "mean of an answer, three bursts together: by cost {by_cost:?}, {refused} refusals; by requests {by_request:?}; by lot {by_lot:?}"
+        "mean of an answer, all bursts together: by cost {by_cost:?}, {refused} refusals; by requests {by_request:?}; by lot {by_lot:?}"
     );
     assert!(
         by_cost < by_request.mul_f64(0.9) && by_cost < by_lot.mul_f64(0.9),
@@ -229,6 +242,26 @@ fn a_long_prompt_waits_at_the_door_until_the_answer_under_way_can_bear_it() {
         let page = world.sidecar("engine-0").vitals.metrics().expect("a page");
         assert!(page.contains("\npenstock_door_waits_total 1\n"), "{page}");
         assert!(refusals(&world, "web").is_empty(), "{:?}", refusals(&world, "web"));
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_prompt_of_up_to_64_kib_travels_with_its_head_and_a_longer_one_waits_a_round_trip() {
+    const LATENCY: Duration = Duration::from_millis(100);
+    simulate(Transport::Memory, async || {
+        let world = world(8, &["--noise 0 --speed 50"], &["web"], json!({})).await;
+        let inbound = world.sidecar("engine-0").inbound.expect("a door");
+        world.memory.usually(inbound, Link::slow(LATENCY));
+        let mut round_trips = Vec::new();
+        // The first one opens the connection, and after it the caller's sidecar knows how the server stands.
+        for repetitions in [10, 10, 1_800, 2_200] {
+            let asked = Instant::now();
+            assert_eq!(one(&world, "web", repetitions, repetitions, &[]).await.0, 200);
+            round_trips.push((asked.elapsed().as_secs_f64() / (2.0 * LATENCY.as_secs_f64())).floor());
+            sleep(LATENCY * 4).await;
+        }
+        assert_eq!(round_trips[1..], [1.0, 1.0, 2.0], "{round_trips:?}: of 400, 58,000 and 71,000 bytes");
         world.end().await;
     });
 }

@@ -118,7 +118,7 @@ impl App {
         let pool = Arc::new(Pool::new(dial, &identity, background.clone(), Arc::clone(&telemetry))?);
         let (over, ends) = watch::channel(false);
         let (stopping, draining) = watch::channel(false);
-        let follower = Follower { pool: Arc::clone(&pool), tasks: background.clone() };
+        let follower = Follower::new(Arc::clone(&pool), background.clone());
         let means =
             Means { pool: Arc::clone(&pool), follower, telemetry: Arc::clone(&telemetry), over: ends };
         let shared = Arc::new(Shared {

@@ -140,13 +140,14 @@ impl EndpointState {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// A request goes there by its cost; true if from here on the caller must listen to its sidecar, since nobody does.
+    /// What a request would cost there was asked; true if from here on the caller must listen to its sidecar, since nobody does.
     pub fn is_wanted(&self, now: Moment) -> bool {
         self.wanted_ns.store(now.0, Ordering::Relaxed);
-        !self.is_followed.swap(true, Ordering::AcqRel)
+        // Mostly somebody does, and looking costs less than trying.
+        !self.is_followed.load(Ordering::Relaxed) && !self.is_followed.swap(true, Ordering::AcqRel)
     }
 
-    /// When one last went there.
+    /// When that was asked last.
     pub fn wanted(&self) -> Moment {
         Moment(self.wanted_ns.load(Ordering::Relaxed))
     }
@@ -336,6 +337,13 @@ impl BackendState {
             reason: picked.reason,
             believed: picked.believed,
         })
+    }
+
+    /// Those whose costs are asked with each request, where their sidecars can tell how they stand.
+    pub fn priced(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
+        let used = self.endpoints.iter().zip(&self.members);
+        used.filter(|(state, is_member)| **is_member && state.endpoint.sidecar.is_some())
+            .map(|(state, _)| state)
     }
 
     fn standing(

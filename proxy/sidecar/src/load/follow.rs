@@ -1,10 +1,15 @@
 //! Outbound: hears from the sidecars of endpoints how they stand.
 //!
-//! Only of endpoints that requests go to: the stream is opened with the first request that costs decide about, over the connections of
-//! requests, and ends when none has gone there for [`IDLE_MAX`]. One that breaks is opened again with the next request.
+//! Of all whose costs are compared, since a choice between one that is known and others that are not is none: streams are opened with the
+//! first request that costs decide about, over the connections of requests, and end when there was none for [`IDLE_MAX`]. One that breaks
+//! is opened again with the next request. An endpoint that no request has a connection to gets one after a moment, drawn so that not all
+//! are dialled at once.
+//!
+//! Whoever listens to many asks each for fewer reports, so that all together are about [`REPORTS_PER_SECOND`].
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,17 +19,23 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::wire::{self, SUBSCRIBE};
-use crate::clock;
-use crate::fleet::EndpointState;
+use crate::fleet::{BackendState, EndpointState};
 use crate::http::headers::{self, WIRE, WIRE_VERSION};
 use crate::tasks::Tasks;
 use crate::upstream::attempt::{self, Failed, Head, Part};
 use crate::upstream::call::Call;
-use crate::upstream::place::{Carrier, Place};
-use crate::upstream::pool::Pool;
+use crate::upstream::place::Place;
+use crate::upstream::pool::{ConnectError, Lease, Link, Pool, Terms};
+use crate::{clock, seed};
 
-/// An endpoint to which nothing was sent for so long is not followed any more.
-const IDLE_MAX: Duration = Duration::from_secs(10);
+/// An endpoint whose cost was not asked for so long is not followed any more.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// So long one may wait for a request to make a connection before it is made for the reports.
+const DIAL_AFTER_MAX: Duration = Duration::from_secs(1);
+/// Reports that one sidecar hears in a second from all that it follows, about: each costs it some 15 us.
+const REPORTS_PER_SECOND: u32 = 500;
+/// Most streams that reports may share a connection with; it is none of requests' places.
+const STREAMS_MAX: u32 = u32::MAX;
 /// After a stream that broke, or was refused, the next one is not opened sooner than this.
 const PAUSE: Duration = Duration::from_secs(1);
 /// For the log of the other side; nothing looks at it.
@@ -33,39 +44,72 @@ const PATH: PathAndQuery = PathAndQuery::from_static("/.penstock/load");
 /// Follows endpoints.
 #[derive(Debug)]
 pub struct Follower {
-    /// The connections of requests.
-    pub pool: Arc<Pool>,
-    /// Where its tasks run.
-    pub tasks: Tasks,
+    pool: Arc<Pool>,
+    tasks: Tasks,
+    followed: Arc<AtomicU32>,
 }
 
-/// Says that nobody follows the endpoint any more.
-struct Following(Weak<EndpointState>);
+/// One endpoint that is followed; says when nobody does any more.
+struct Following {
+    state: Weak<EndpointState>,
+    followed: Arc<AtomicU32>,
+}
+
+impl Following {
+    fn begin(state: &Arc<EndpointState>, followed: &Arc<AtomicU32>) -> Self {
+        followed.fetch_add(1, Ordering::Relaxed);
+        Self { state: Arc::downgrade(state), followed: Arc::clone(followed) }
+    }
+}
 
 impl Drop for Following {
     fn drop(&mut self) {
-        if let Some(state) = self.0.upgrade() {
+        self.followed.fetch_sub(1, Ordering::Relaxed);
+        if let Some(state) = self.state.upgrade() {
             state.is_left();
         }
     }
 }
 
 impl Follower {
-    /// A request goes to the endpoint: from here on it is followed.
-    pub fn want(&self, state: &Arc<EndpointState>, place: &Place) {
-        if place.carrier != Carrier::Mesh || !state.is_wanted(clock::now()) {
-            return;
+    /// Follows over the connections of requests, in tasks of its own.
+    pub fn new(pool: Arc<Pool>, tasks: Tasks) -> Self {
+        Self { pool, tasks, followed: Arc::default() }
+    }
+
+    /// A request goes to `chosen` by its cost: from here on all that were compared with it are followed.
+    pub fn want(&self, backend: &BackendState, chosen: &Arc<EndpointState>) {
+        let now = clock::now();
+        // It may be one of those that are only used when no other can be.
+        for state in backend.priced().chain([chosen]) {
+            if state.endpoint.sidecar.is_some() && state.is_wanted(now) {
+                self.follow(backend, state);
+            }
         }
-        let following = Following(Arc::downgrade(state));
-        let (pool, place, address) = (Arc::clone(&self.pool), place.clone(), state.endpoint.id.address);
+    }
+
+    fn follow(&self, backend: &BackendState, state: &Arc<EndpointState>) {
+        let following = Following::begin(state, &self.followed);
+        let way = Way {
+            pool: Arc::clone(&self.pool),
+            place: Place::of_endpoint(backend, &state.endpoint),
+            terms: Terms { connect_timeout: backend.policy.connect_timeout, streams_max: STREAMS_MAX },
+            address: state.endpoint.id.address,
+        };
+        let interval = interval(self.followed.load(Ordering::Relaxed));
         self.tasks.spawn("load reports", async move {
-            if let Err(failed) = follow(&pool, &place, address, &following.0).await {
-                tracing::debug!(%address, error = failed.message, "reports have ended");
+            if let Err(failed) = way.follow(interval, &following.state).await {
+                tracing::debug!(address = %way.address, error = failed.message, "reports have ended");
             }
             sleep(PAUSE).await;
             drop(following);
         });
     }
+}
+
+/// Shortest time between reports to ask for, where so many are followed.
+fn interval(followed: u32) -> Duration {
+    Duration::from_secs(1) * followed / REPORTS_PER_SECOND
 }
 
 /// What comes of a part of the stream.
@@ -98,47 +142,76 @@ fn take(part: wire::Part, state: &EndpointState, address: SocketAddr) -> Then {
     }
 }
 
-async fn follow(
-    pool: &Pool,
-    place: &Place,
+/// How an endpoint's sidecar is reached.
+struct Way {
+    pool: Arc<Pool>,
+    place: Place,
+    terms: Terms,
     address: SocketAddr,
-    state: &Weak<EndpointState>,
-) -> Result<(), Failed> {
-    let mut headers = HeaderMap::from_iter([(WIRE, WIRE_VERSION)]);
-    headers::insert_text(&mut headers, SUBSCRIBE, &address.to_string());
-    let head = Head { method: Method::GET, target: PATH, authority: address.to_string(), headers };
-    // Nothing is dialled for this: where requests find no way, neither does it.
-    let Ok(lease) = timeout(IDLE_MAX, pool.companion(place)).await else { return Ok(()) };
-    let (response, mut answer) = attempt::beside(lease, head, &Call::of_our_own()).await?;
-    if response.status() != StatusCode::OK {
-        return Ok(());
+}
+
+impl Way {
+    /// A connection that a request makes meanwhile, or else one that is made for this.
+    async fn lease(&self) -> Result<Option<Lease>, ConnectError> {
+        let patience = DIAL_AFTER_MAX.mul_f64(seed::share());
+        if let Ok(lease) = timeout(patience, self.pool.companion(&self.place)).await {
+            return Ok(Some(lease));
+        }
+        Ok(match self.pool.link(&self.place, self.terms).await? {
+            Link::Shared(lease) => Some(lease),
+            Link::Single(_) => None,
+        })
     }
-    answer.step_aside();
-    let mut bytes = BytesMut::new();
-    loop {
-        let Some(until) = state.upgrade().map(|state| state.wanted() + IDLE_MAX) else { return Ok(()) };
-        if until <= clock::now() {
+
+    async fn follow(&self, interval: Duration, state: &Weak<EndpointState>) -> Result<(), Failed> {
+        let Some(lease) = self.lease().await? else { return Ok(()) };
+        let mut headers = HeaderMap::from_iter([(WIRE, WIRE_VERSION)]);
+        headers::insert_text(&mut headers, SUBSCRIBE, &self.address.to_string());
+        wire::write_interval(&mut headers, interval);
+        let head = Head { method: Method::GET, target: PATH, authority: self.address.to_string(), headers };
+        let (response, mut answer) = attempt::beside(lease, head, &Call::of_our_own()).await?;
+        if response.status() != StatusCode::OK {
             return Ok(());
         }
-        tokio::select! {
-            biased;
-            part = poll_fn(|context| answer.poll_part(context)) => match part? {
-                Part::Chunk { bytes: more, is_last } => {
-                    bytes.extend_from_slice(&more);
-                    while let Some(part) = wire::read_report(&bytes) {
-                        bytes.advance(part.bytes);
-                        let Some(state) = state.upgrade() else { return Ok(()) };
-                        if take(part, &state, address) == Then::BeginAnew {
+        answer.step_aside();
+        let mut bytes = BytesMut::new();
+        loop {
+            let Some(until) = state.upgrade().map(|state| state.wanted() + IDLE_MAX) else { return Ok(()) };
+            if until <= clock::now() {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                part = poll_fn(|context| answer.poll_part(context)) => match part? {
+                    Part::Chunk { bytes: more, is_last } => {
+                        bytes.extend_from_slice(&more);
+                        while let Some(part) = wire::read_report(&bytes) {
+                            bytes.advance(part.bytes);
+                            let Some(state) = state.upgrade() else { return Ok(()) };
+                            if take(part, &state, self.address) == Then::BeginAnew {
+                                return Ok(());
+                            }
+                        }
+                        if is_last || bytes.len() > wire::REPORT_BYTES_MAX {
                             return Ok(());
                         }
                     }
-                    if is_last || bytes.len() > wire::REPORT_BYTES_MAX {
-                        return Ok(());
-                    }
-                }
-                Part::End(_) => return Ok(()),
-            },
-            () = sleep_until(clock::instant(until)) => {}
+                    Part::End(_) => return Ok(()),
+                },
+                () = sleep_until(clock::instant(until)) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_listens_to_many_hears_each_less_often() {
+        for (followed, expected_ms) in [(0, 0), (1, 2), (8, 16), (64, 128), (800, 1_600)] {
+            assert_eq!(interval(followed), Duration::from_millis(expected_ms), "{followed}");
         }
     }
 }

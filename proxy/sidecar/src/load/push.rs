@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Long enough is 50 to 100 ms, drawn anew each time, so that many sidecars do not hear the same at the same moment and act alike; with
-//! many of them it is longer, so that all together cost no more than [`REPORTS_PER_SECOND`]. Where nothing changes nothing is sent.
+//! many of them it is longer, so that all together cost no more than [`REPORTS_PER_SECOND`], and so it is where a caller's sidecar asks
+//! for that, because it listens to many. Where nothing changes nothing is sent.
 //!
 //! With a report comes a digest of the prompts that were cached or dropped since the last one, for peers whose identity is known and while
 //! there are keys; what one digest cannot take comes with the next. A new key begins anew.
@@ -72,6 +73,7 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
     let mut draining = shared.draining.clone();
     let mut cursor = Cursor::default();
     let is_known = caller.arrival().peer.is_some();
+    let asked = wire::read_interval(&caller.head().headers);
     caller.send_head(head(StatusCode::OK), Then::Later).await?;
     loop {
         changes.mark_unchanged();
@@ -91,7 +93,7 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
         if is_draining {
             return Ok(());
         }
-        let interval = interval(shared.engines.subscribers(), seed::share());
+        let interval = interval(shared.engines.subscribers(), asked, seed::share());
         tokio::select! {
             biased;
             gone = caller.body_or_gone(false) => return gone.map(drop),
@@ -110,10 +112,10 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
     }
 }
 
-/// Time from one report to the next, with so many who are told. `draw` is from 0 up to 1.
-fn interval(subscribers: u32, draw: f64) -> Duration {
+/// Time from one report to the next, with so many who are told, of whom this one asked for no shorter one. `draw` is from 0 up to 1.
+fn interval(subscribers: u32, asked: Duration, draw: f64) -> Duration {
     let fair = Duration::from_secs(1) * subscribers / REPORTS_PER_SECOND;
-    INTERVAL_MIN.max(fair).mul_f64(1.0 + draw)
+    INTERVAL_MIN.max(fair).max(asked).mul_f64(1.0 + draw)
 }
 
 #[cfg(test)]
@@ -122,19 +124,19 @@ mod tests {
 
     #[test]
     fn few_are_told_soon_and_many_so_that_all_cost_the_same() {
-        for (subscribers, draw, expected_ms) in [
-            (1, 0.0, 50),
-            (64, 0.0, 50),
-            (64, 0.5, 75),
-            (100, 0.0, 50),
-            (1_000, 0.0, 500),
-            (4_000, 0.0, 2_000),
+        for (subscribers, asked_ms, draw, expected_ms) in [
+            (1, 0, 0.0, 50),
+            (64, 0, 0.0, 50),
+            (64, 0, 0.5, 75),
+            (100, 0, 0.0, 50),
+            (1_000, 0, 0.0, 500),
+            (4_000, 0, 0.0, 2_000),
+            (1, 20, 0.0, 50),
+            (1, 130, 0.5, 195),
+            (1_000, 130, 0.0, 500),
         ] {
-            assert_eq!(
-                interval(subscribers, draw),
-                Duration::from_millis(expected_ms),
-                "{subscribers} {draw}"
-            );
+            let interval = interval(subscribers, Duration::from_millis(asked_ms), draw);
+            assert_eq!(interval, Duration::from_millis(expected_ms), "{subscribers} {asked_ms} {draw}");
         }
     }
 }

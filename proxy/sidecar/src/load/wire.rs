@@ -34,6 +34,10 @@ pub const ACCEPTED: HeaderName = HeaderName::from_static("x-penstock-accepted");
 /// Asks for reports of an application instead of for the application: in place of `x-penstock-target`, so that a sidecar that does not
 /// know it answers 421.
 pub const SUBSCRIBE: HeaderName = HeaderName::from_static("x-penstock-subscribe");
+/// With it: how many milliseconds must lie between two reports at least, by the wish of who asks.
+pub const INTERVAL: HeaderName = HeaderName::from_static("x-penstock-interval-ms");
+/// Whatever is asked for, it is no more than this: nobody would choose by older reports.
+const INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// Content type of a stream of reports: each with its length before it, as a varint.
 pub const REPORTS: &str = "application/vnd.penstock.load-reports";
 /// Longest report of a stream that is read, with its length and a digest.
@@ -171,6 +175,17 @@ pub fn read_patience(fields: &HeaderMap) -> Option<Patience> {
     let first_token_ms = f64::from(parameter(text, "first-token")?);
     let promised_ms = parameter(text, "promised").map_or(f64::INFINITY, f64::from);
     Some(Patience { first_token_ms, promised_ms })
+}
+
+/// Asks for reports at most this often.
+pub fn write_interval(fields: &mut HeaderMap, interval: Duration) {
+    fields.insert(INTERVAL, HeaderValue::from(interval.min(INTERVAL_MAX).as_millis() as u64));
+}
+
+/// How far apart reports are asked to be; none where that is not told.
+pub fn read_interval(fields: &HeaderMap) -> Duration {
+    let asked = headers::text(fields, &INTERVAL).and_then(|text| text.parse().ok());
+    asked.map_or(Duration::ZERO, Duration::from_millis).min(INTERVAL_MAX)
 }
 
 /// `name=NUMBER` among others, divided by commas; what is not known is left out.
@@ -382,6 +397,20 @@ mod tests {
         assert_eq!(read(write_refusal(Refusal::Late, 120.4)), Some((Some(Refusal::Late), Some(120))));
         assert_eq!(read(HeaderValue::from_static("tired, x=5")), Some((None, None)));
         assert_eq!(read_refusal(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn an_interval_survives_and_one_that_is_none_or_absurd_does_no_harm() {
+        let read = |value: &str| {
+            let value = HeaderValue::from_str(value).unwrap();
+            read_interval(&HeaderMap::from_iter([(INTERVAL, value)])).as_millis()
+        };
+        let mut fields = HeaderMap::new();
+        write_interval(&mut fields, Duration::from_micros(128_600));
+        assert_eq!(read_interval(&fields), Duration::from_millis(128));
+        assert_eq!([read("50"), read("-1"), read("soon"), read("99999999999999999999")], [50, 0, 0, 0]);
+        assert_eq!([read("5001"), read("18446744073709551615")], [5_000, 5_000]);
+        assert_eq!(read_interval(&HeaderMap::new()), Duration::ZERO);
     }
 
     #[test]
