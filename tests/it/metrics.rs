@@ -73,6 +73,8 @@ impl Eventful {
         {
             assert_eq!(client::post(outbound, "/v1/chat/completions", &chat("hi", more)).await.status, 200);
         }
+        let text = json!({"model": "penstock-small", "input": "hi"});
+        assert_eq!(client::post(outbound, "/v1/embeddings", &text).await.status, 200);
         // The model comes too late for the policy, and the first endpoint that is tried is not there.
         for _ in 0..2 {
             let body = format!(
@@ -160,25 +162,27 @@ async fn what_was_counted_is_what_happened() {
                 [("direction", direction)].into_iter().chain(labels.iter().copied()).collect();
             metrics.sum(name, &labels)
         };
-        assert_eq!(of("penstock_requests_total", &[("classification", "success")]), 4.0);
+        assert_eq!(of("penstock_requests_total", &[("classification", "success")]), 5.0);
         assert_eq!(of("penstock_requests_total", &[("classification", "shed")]), 1.0);
         assert_eq!(of("penstock_requests_total", &[("classification", "cancelled")]), 1.0);
-        assert_eq!(of("penstock_requests_total", &[]), 6.0);
+        assert_eq!(of("penstock_requests_total", &[]), 7.0);
         assert_eq!(of("penstock_refusals_total", &[("reason", "late"), ("backend_name", "chat")]), 1.0);
-        assert_eq!(of("penstock_request_duration_seconds_count", &[]), 6.0);
+        assert_eq!(of("penstock_request_duration_seconds_count", &[]), 7.0);
         assert_eq!(of("penstock_time_to_first_token_seconds_count", &[]), 2.0, "two streams");
         assert_eq!(of("penstock_requests_total", &[("dialect", "openai_chat")]), 6.0);
         assert!(of("penstock_tokens_total", &[("type", "output")]) >= 10.0);
         assert_eq!(of("penstock_inflight_requests", &[]), 0.0);
         assert_eq!(of("penstock_tls_connections_total", &[]), 1.0, "one connection for all");
     }
-    assert_eq!(web.sum("penstock_slo_events_total", &[("result", "good")]), 2.0);
+    assert_eq!(web.sum("penstock_slo_events_total", &[("result", "good")]), 3.0);
     assert_eq!(web.sum("penstock_body_overflows_total", &[("action", "route")]), 2.0);
     let retries = web.sum("penstock_retries_total", &[("reason", "connect"), ("outcome", "success")]);
     assert!(
         (1.0..=2.0).contains(&retries),
         "{retries}: one for each request whose turn it was to meet nobody"
     );
+    let of_texts = chat.sum("penstock_call_speed_error", &[("unit", "tokens")]);
+    assert_eq!(of_texts, 1.0, "one call tells nothing for certain");
     assert_eq!(chat.sum("penstock_tls_refusals_total", &[("reason", "no_certificate")]), 1.0);
     let own = all.own.metrics().await;
     let checked = [("backend_name", "checked"), ("state", "ready")];

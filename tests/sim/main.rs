@@ -9,6 +9,7 @@
 
 mod accounts;
 mod caller;
+mod calls;
 mod cuts;
 mod exact;
 mod leaves;

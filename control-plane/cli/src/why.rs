@@ -54,9 +54,23 @@ struct Request {
     ago_ms: f64,
     backend: Plain,
     prompt_tokens: Option<u64>,
+    call: Option<Call>,
     promised: Promised,
     attempts: Vec<Attempt>,
     outcome: Option<Outcome>,
+}
+
+impl Request {
+    fn is_priced(&self) -> bool {
+        self.attempts.iter().flat_map(|attempt| &attempt.endpoints).any(|row| row.cost.is_some())
+    }
+}
+
+/// What it demanded where it generates no text.
+#[derive(Clone, Debug, Deserialize)]
+struct Call {
+    unit: Plain,
+    units: u64,
 }
 
 /// What its caller was promised.

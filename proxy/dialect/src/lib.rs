@@ -2,7 +2,7 @@
 //!
 //! A request is named by [`detect`] (its path), read by [`scan`] (its path and its body, byte by byte as it passes), and its answer is
 //! followed by [`meter`]: [`events`] cuts the stream, [`answer`] says what each event carries, [`usage`] reads the
-//! token counts. [`reply`] writes the errors that we make ourselves in the words that the caller's client parses.
+//! token counts. [`work`] says what a request is to a server before it is sent. [`reply`] writes the errors that we make ourselves in the words that the caller's client parses.
 //! [`engine`] reads what a model server says of itself on its metrics page.
 //!
 //! Everything here gives the same result however the bytes are cut into chunks, and holds a bounded amount of them.
@@ -21,6 +21,7 @@ pub mod reply;
 pub mod scan;
 pub mod sse;
 pub mod usage;
+pub mod work;
 
 mod anthropic;
 mod audio;

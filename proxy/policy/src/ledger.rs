@@ -10,6 +10,8 @@
 //!
 //! An answer that comes as a whole shows no first token. Its prompt counts as pending for as long as it was expected to be.
 
+mod calls;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_model::units::Moment;
@@ -17,6 +19,7 @@ use penstock_model::units::Moment;
 use crate::gate::{Place, Promise, Promises};
 use crate::pick::cost::{self, Report, Weights};
 use crate::speed::{Learner, Size, Speed, Track};
+pub use calls::{CallEntry, Calls};
 
 /// Answers over which their length is averaged.
 const ANSWERS: f64 = 200.0;

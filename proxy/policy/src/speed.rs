@@ -52,7 +52,7 @@ mod period;
 mod queue;
 
 use crate::pick::cost;
-pub use call::{CallLearner, CallSpeed, CallTrack};
+pub use call::{Call, CallLearner, CallSpeed, CallTrack, Unit};
 pub use learner::{Learner, Size, Track};
 
 /// Constants of the closed form.

@@ -19,6 +19,7 @@ use crate::judge::Class;
 use crate::pick::cost::Report;
 use crate::pick::{Considered, Row};
 use crate::retry::Kind;
+use crate::speed::Call;
 
 /// Requests that are remembered.
 pub const STORIES_MAX: usize = 4_096;
@@ -67,6 +68,8 @@ pub struct Story {
 pub struct Asked {
     /// Tokens of its prompt as they were estimated; `None` where costs are not asked.
     pub prompt_tokens: Option<u32>,
+    /// What it demands where it is a call, and costs are asked.
+    pub call: Option<Call>,
     /// When its first token is due by the caller's word, in milliseconds.
     pub first_token_ms: Option<f64>,
     /// The same from token to token.

@@ -12,14 +12,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use penstock_policy::health::Belief;
-use penstock_policy::pick::cost::Told;
-use serde_json::{Value, json};
+use penstock_policy::pick::cost::{CallReport, Told};
+use penstock_policy::speed::{CallSpeed, Unit};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::http::Shared;
 use crate::identity::Identity;
 use crate::lifecycle::Readiness;
+use crate::load::engines::Engine;
 use crate::network::Accept;
 use crate::sync::Sync;
 use crate::tasks::Tasks;
@@ -105,6 +107,13 @@ impl Admin {
                 metrics.load_signal_age.with_label_values(&labels).set(age.as_secs_f64());
             }
         }
+        metrics.call_speed_error.reset();
+        for (endpoint, engine) in self.shared.engines.all() {
+            for (unit, error) in engine.call_errors() {
+                let labels = [&*endpoint.to_string(), unit.as_str()];
+                metrics.call_speed_error.with_label_values(&labels).set(error);
+            }
+        }
         for gauges in [&metrics.endpoint_load, &metrics.endpoint_state, &metrics.dns_stale] {
             gauges.reset();
         }
@@ -117,10 +126,18 @@ impl Admin {
                     metrics.endpoint_load.with_label_values(&labels).set(value);
                 };
                 load("inflight", i64::from(state.in_flight()));
-                if let Some((Told { report, .. }, age)) = state.last_told() {
+                if let Some((Told { report, calls, .. }, age)) = state.last_told() {
                     load("prompt_tokens_pending", report.prompt_tokens_pending as i64);
                     load("running", report.sequences_running.into());
                     load("queued", report.sequences_waiting.into());
+                    for (unit, calls) in Unit::ALL.into_iter().zip(calls) {
+                        let pending = match unit {
+                            Unit::Tokens => "call_tokens_pending",
+                            Unit::Items => "call_items_pending",
+                            Unit::Bytes => "call_bytes_pending",
+                        };
+                        calls.into_iter().for_each(|calls| load(pending, calls.units_ahead as i64));
+                    }
                     load("kv_tokens_used", i64::try_from(report.kv_tokens_used).unwrap_or(i64::MAX));
                     let labels = [&*endpoint, "report"];
                     metrics.load_signal_age.with_label_values(&labels).set(age.as_secs_f64());
@@ -181,7 +198,8 @@ impl Admin {
                 "endpoint": endpoint,
                 "metrics": scraped.status(now),
                 "load": engine.as_ref().map(|engine| load(&engine.report(now), None)),
-                "speedErrors": engine.map(|engine| engine.errors()),
+                "speedErrors": engine.as_ref().map(|engine| engine.errors()),
+                "callSpeedErrors": engine.map(|engine| call_errors(&engine)),
             })
         });
         json!({
@@ -206,7 +224,7 @@ impl Admin {
 
 /// How a model server stands, for a page: at the sidecar that knows, or as it was told so long ago.
 fn load(told: &Told, age: Option<Duration>) -> Value {
-    let Told { draining, report, speed, .. } = told;
+    let Told { draining, report, speed, calls, .. } = told;
     json!({
         "ageMs": age.map(|age| age.as_millis() as u64),
         "draining": draining,
@@ -226,7 +244,22 @@ fn load(told: &Told, age: Option<Duration>) -> Value {
             "attentionNs": speed.attention_ns,
             "stepTokensMax": speed.step_tokens_max,
         })),
+        "calls": by_unit(Unit::ALL.into_iter().zip(calls).filter_map(|(unit, calls)| {
+            let CallReport { units_ahead, speed, .. } = (*calls)?;
+            let speed = speed.map(|CallSpeed { fixed_ms, unit_us, ahead_us }| {
+                json!({"fixedMs": fixed_ms, "unitUs": unit_us, "aheadUs": ahead_us})
+            });
+            Some((unit, json!({"unitsAhead": units_ahead.round(), "speed": speed})))
+        })),
     })
+}
+
+fn call_errors(engine: &Engine) -> Value {
+    by_unit(engine.call_errors().into_iter().map(|(unit, error)| (unit, error.into())))
+}
+
+fn by_unit(told: impl Iterator<Item = (Unit, Value)>) -> Value {
+    told.map(|(unit, value)| (unit.as_str().to_owned(), value)).collect::<Map<_, _>>().into()
 }
 
 /// An endpoint's state in pages and metrics.

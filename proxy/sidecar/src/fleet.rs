@@ -25,7 +25,7 @@ use penstock_policy::pick::{
 use penstock_policy::prefix::{Asked, Digest, Gap, Index};
 use penstock_policy::retry::RetryBudget;
 use penstock_policy::route::RouteTable;
-use penstock_policy::speed::Size;
+use penstock_policy::speed::{Call, CallSpeed, Size, Unit};
 
 use self::health::Probed;
 use self::names::Known;
@@ -210,8 +210,11 @@ pub struct Ticket {
     tokens: u64,
     /// What was added to its load until a report contains it, and when.
     placement: Option<(Prompt, Moment)>,
+    call_placement: Option<(Call, Moment)>,
     /// What the request demands here: what is believed cached there is in it.
     pub demand: Option<Demand>,
+    /// The call that it is, where costs are asked.
+    pub call: Option<Call>,
     /// Why this endpoint.
     pub reason: Reason,
     /// What was believed of it, where costs decided.
@@ -233,6 +236,9 @@ impl Drop for Ticket {
         if let Some((prompt, sent)) = self.placement {
             self.state.load.lock().ended(prompt, sent);
         }
+        if let Some((call, sent)) = self.call_placement {
+            self.state.load.lock().call_ended(call, sent);
+        }
     }
 }
 
@@ -241,6 +247,8 @@ impl Drop for Ticket {
 pub struct Needs {
     /// What it demands of a model server; known of requests for generated text.
     pub demand: Option<Demand>,
+    /// The call that it is; known where costs are asked.
+    pub call: Option<Call>,
     /// Its prompt, as it is looked up among what endpoints have cached.
     pub prefix: Option<Asked>,
     /// The model that it names.
@@ -277,6 +285,7 @@ impl BackendState {
         let now = clock::now();
         let demand = needs.demand.filter(|_| self.policy.load_balancer == LoadBalancer::LeastCost);
         let presumed = demand.map(|_| self.presumed_speed());
+        let call = needs.call.map(|call| (call, self.presumed_call_speed(call.unit, now)));
         let demand_at = |state: &EndpointState| {
             let prefix = needs.prefix.as_ref();
             let cached_tokens = prefix.map_or(0, |prefix| state.cached.lock().cached_tokens(prefix));
@@ -296,11 +305,13 @@ impl BackendState {
                 let prompt = demand_at(state).map(prompt_of).zip(presumed);
                 let Endpoint { id, sidecar, attributes } = &*state.endpoint;
                 let rank = |session| session::rank(session, &id.address, attributes.weight);
+                let load = || state.load.lock();
+                let prompt_cost = || prompt.map(|(prompt, presumed)| load().estimate(prompt, &presumed, now));
+                let call_cost = || call.map(|(call, presumed)| load().call_estimate(call, &presumed, now));
+                let cost = || prompt_cost().or_else(call_cost);
                 Candidate {
                     tokens_in_flight: state.tokens_in_flight.load(Ordering::Relaxed),
-                    estimate: prompt
-                        .filter(|_| sidecar.is_some())
-                        .map(|(prompt, presumed)| state.load.lock().estimate(prompt, &presumed, now)),
+                    estimate: sidecar.and_then(|_| cost()),
                     weight: attributes.weight,
                     rank: needs.session.as_deref().map(rank),
                     ..candidate
@@ -321,7 +332,8 @@ impl BackendState {
         let picked = picked?;
         let state = &self.endpoints[picked.index];
         let demand = demand_at(state);
-        let tokens = demand.map_or(0, |demand| u64::from(demand.size.tokens));
+        let call_tokens = needs.call.filter(|call| call.unit == Unit::Tokens).map(|call| call.units);
+        let tokens = u64::from(demand.map(|demand| demand.size.tokens).or(call_tokens).unwrap_or(0));
         state.in_flight.fetch_add(1, Ordering::Relaxed);
         state.tokens_in_flight.fetch_add(tokens, Ordering::Relaxed);
         state.requests.fetch_add(1, Ordering::Relaxed);
@@ -329,11 +341,17 @@ impl BackendState {
         if let Some((prompt, now)) = placement {
             state.load.lock().placed(prompt, now);
         }
+        let call_placement = needs.call.map(|call| (call, now));
+        if let Some((call, now)) = call_placement {
+            state.load.lock().call_placed(call, now);
+        }
         Ok(Ticket {
             state: Arc::clone(state),
             tokens,
             placement,
+            call_placement,
             demand,
+            call: needs.call,
             reason: picked.reason,
             believed: picked.believed,
         })
@@ -407,6 +425,12 @@ impl BackendState {
         let told =
             self.endpoints.iter().find_map(|state| state.load.lock().last().and_then(|(_, told)| told.speed));
         told.unwrap_or_else(|| penstock_policy::speed::Speed::default().into())
+    }
+
+    /// The same of answering calls: as fast as the one that said so last.
+    fn presumed_call_speed(&self, unit: Unit, now: Moment) -> CallSpeed {
+        let told = self.endpoints.iter().filter_map(|state| state.load.lock().call_speed(unit, now));
+        told.max_by_key(|(came, _)| *came).map_or_else(|| unit.presumed_speed(), |(_, speed)| speed)
     }
 
     /// How the endpoint is probed, if it is.

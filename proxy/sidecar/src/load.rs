@@ -9,6 +9,7 @@
 //! [`wire`] has the fields of both ways. What it all means is decided in `penstock_policy`.
 
 pub mod cached;
+pub mod calls;
 pub mod engines;
 pub mod follow;
 pub mod push;

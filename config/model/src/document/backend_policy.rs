@@ -123,8 +123,9 @@ pub enum TrafficDistribution {
 /// A way to choose an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LoadBalancerPolicy {
-    /// Where the request costs everybody least, by what endpoints' sidecars say of their load and speed. Where they say nothing, the
-    /// less loaded of two drawn at random, by prompt tokens outstanding.
+    /// Where the request costs everybody least, by what endpoints' sidecars say of their load and speed: generated text by its prompt,
+    /// embeddings, reranking and the like by their tokens, tensors and other posts by their bytes. Where they say nothing, and for other
+    /// requests, the less loaded of two drawn at random, by tokens outstanding.
     LeastCost,
     /// The less loaded of two drawn at random, by requests in flight.
     #[serde(rename = "P2C")]

@@ -225,7 +225,7 @@ impl Default for Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub enum LoadBalancer {
     /// Where the request costs everybody least, by what endpoints' sidecars say of their load and speed. Without that, the less loaded of
-    /// two drawn at random, by prompt tokens outstanding.
+    /// two drawn at random, by tokens outstanding.
     #[default]
     LeastCost,
     /// The less loaded of two drawn at random, by requests in flight.

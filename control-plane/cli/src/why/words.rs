@@ -12,13 +12,21 @@ weight, for another zone, for an adapter that it has not loaded, or for a sessio
 CHANCE is that of being drawn. REPORT is the age of what the endpoint's sidecar had said, SINCE what this sidecar had sent there meanwhile.
 ";
 
+/// The same for what generates no text.
+const CALL_LEGEND: &str = "\
+COST of a call is the sum of WAIT (the calls before it), OWN (itself) and MORE (for its weight, for another zone, or for a session that belongs
+elsewhere), in ms, at the speed that the endpoint has shown, or is taken to have while it has not.
+CHANCE is that of being drawn. REPORT is the age of what the endpoint's sidecar had said of calls, SINCE what this sidecar had sent there meanwhile.
+";
+
 pub(super) fn page(page: &Page, site: &Site, colour: Colour) -> String {
     let requests: Vec<String> = page.requests.iter().map(|request| told(request, site, colour)).collect();
     let mut text = requests.join("\n");
-    let mut rows =
-        page.requests.iter().flat_map(|request| &request.attempts).flat_map(|attempt| &attempt.endpoints);
-    if rows.any(|row| row.cost.is_some()) {
-        text.push_str(&format!("\n{}\n", colour.paint(Ink::Dim, LEGEND.trim_end())));
+    for (is_call, legend) in [(false, LEGEND), (true, CALL_LEGEND)] {
+        let mut requests = page.requests.iter().filter(|request| request.call.is_some() == is_call);
+        if requests.any(Request::is_priced) {
+            text.push_str(&format!("\n{}\n", colour.paint(Ink::Dim, legend.trim_end())));
+        }
     }
     text
 }
@@ -38,7 +46,7 @@ fn told(request: &Request, site: &Site, colour: Colour) -> String {
     }
     for (number, attempt) in request.attempts.iter().enumerate() {
         text.push('\n');
-        text.push_str(&tried(attempt, number, request.outcome.is_some(), colour));
+        text.push_str(&tried(request, attempt, number, colour));
     }
     text.push('\n');
     text.push_str(&came_of(request, colour));
@@ -48,6 +56,12 @@ fn told(request: &Request, site: &Site, colour: Colour) -> String {
 /// What it asked for, as far as that counted.
 fn wanted(request: &Request) -> String {
     let mut told = Vec::new();
+    if let Some(call) = &request.call {
+        told.push(match (&*call.unit.0, call.units) {
+            ("items", _) => "It was a call of which nothing told how large it is.".to_owned(),
+            (unit, units) => format!("It was a call of {}.", counted(units, unit.trim_end_matches('s'))),
+        });
+    }
     if let Some(tokens) = request.prompt_tokens {
         told.push(format!("Its prompt was taken to have {} tokens.", grouped(tokens)));
         if let Some(ms) = request.promised.first_token_ms {
@@ -63,16 +77,16 @@ fn wanted(request: &Request) -> String {
     told.join(" ")
 }
 
-fn tried(attempt: &Attempt, number: usize, is_over: bool, colour: Colour) -> String {
+fn tried(request: &Request, attempt: &Attempt, number: usize, colour: Colour) -> String {
     let mut text = colour.paint(Ink::Bold, &format!("Attempt {}", number + 1));
     text.push_str(&format!(", {} after it came: {}\n", span(attempt.at_ms), chosen(attempt)));
     text.push_str(&open(&attempt.counts));
     text.push('\n');
     if !attempt.endpoints.is_empty() {
-        text.push_str(&table(attempt, colour));
+        text.push_str(&table(attempt, request.call.is_some(), colour));
     }
     if attempt.nobody.is_none() {
-        text.push_str(&ended(attempt, is_over));
+        text.push_str(&ended(attempt, request.outcome.is_some()));
         text.push('\n');
     }
     text
@@ -159,7 +173,7 @@ fn by_load(attempt: &Attempt, row: &Row) -> String {
     };
     if by_tokens {
         format!(
-            "{compared}; what it costs was not known everywhere, because an endpoint has no sidecar or the request has no prompt that can be sized"
+            "{compared}; what it costs was not known everywhere, because an endpoint has no sidecar or the request has nothing by which it can be sized"
         )
     } else {
         format!(
@@ -192,16 +206,17 @@ fn open(counts: &Counts) -> String {
     format!("{} of {} could be chosen{others}.", grouped(open), counted(all, "endpoint"))
 }
 
-fn table(attempt: &Attempt, colour: Colour) -> String {
+fn table(attempt: &Attempt, is_call: bool, colour: Colour) -> String {
     let is_priced = attempt.endpoints.iter().any(|row| row.cost.is_some());
+    let terms: &[Term] = match (is_priced, is_call) {
+        (false, _) => &[],
+        (true, false) => &PROMPT_TERMS,
+        (true, true) => &CALL_TERMS,
+    };
     let mut head = vec!["ENDPOINT", ""];
-    if is_priced {
-        head.extend([
-            "COST", "WAIT", "PROMPT", "ROOM", "OTHERS", "HARM", "MORE", "CHANCE", "CACHED", "REPORT", "SINCE",
-        ]);
-    }
+    head.extend(terms.iter().map(|(name, _)| *name));
     head.push("UNDER WAY");
-    let rows: Vec<Vec<Cell>> = attempt.endpoints.iter().map(|row| cells(row, is_priced)).collect();
+    let rows: Vec<Vec<Cell>> = attempt.endpoints.iter().map(|row| cells(row, terms)).collect();
     let mut text = output::table(colour, &head, &rows);
     let counts = &attempt.counts;
     let all = counts.open
@@ -219,7 +234,42 @@ fn table(attempt: &Attempt, colour: Colour) -> String {
     text
 }
 
-fn cells(row: &Row, is_priced: bool) -> Vec<Cell> {
+/// A column of costs.
+type Term = (&'static str, fn(&Cost) -> String);
+
+const PROMPT_TERMS: [Term; 11] = [
+    ("COST", |cost| number(cost.total_ms)),
+    ("WAIT", |cost| number(cost.wait_ms)),
+    ("PROMPT", |cost| number(cost.prompt_ms)),
+    ("ROOM", |cost| number(cost.room_ms)),
+    ("OTHERS", |cost| number(cost.others_ms)),
+    ("HARM", |cost| number(cost.harm_ms)),
+    ("MORE", |cost| number(cost.more_ms)),
+    ("CHANCE", chance),
+    ("CACHED", |cost| grouped(cost.cached_tokens)),
+    ("REPORT", report),
+    ("SINCE", |cost| counted(cost.own_since, "request")),
+];
+
+const CALL_TERMS: [Term; 7] = [
+    ("COST", |cost| number(cost.total_ms)),
+    ("WAIT", |cost| number(cost.wait_ms)),
+    ("OWN", |cost| number(cost.prompt_ms)),
+    ("MORE", |cost| number(cost.more_ms)),
+    ("CHANCE", chance),
+    ("REPORT", report),
+    ("SINCE", |cost| counted(cost.own_since, "call")),
+];
+
+fn chance(cost: &Cost) -> String {
+    cost.chance.map_or_else(|| "–".to_owned(), |chance| format!("{:.0} %", chance * 100.0))
+}
+
+fn report(cost: &Cost) -> String {
+    cost.report_age_ms.map_or_else(|| "none".to_owned(), span)
+}
+
+fn cells(row: &Row, terms: &[Term]) -> Vec<Cell> {
     let (ink, what) = match (&*row.role.0, &*row.state.0) {
         ("chosen", _) => (Ink::Green, "chosen"),
         ("compared", _) => (Ink::Plain, "compared"),
@@ -228,32 +278,12 @@ fn cells(row: &Row, is_priced: bool) -> Vec<Cell> {
         (_, state) => (Ink::Yellow, state),
     };
     let mut cells = vec![Cell::new(ink, row.endpoint.0.as_str()), Cell::new(ink, what)];
-    if is_priced {
-        match &row.cost {
-            Some(cost) => cells.extend(prices(cost).map(|text| Cell::new(Ink::Plain, text))),
-            None => cells.extend((0..11).map(|_| Cell::new(Ink::Dim, "–"))),
-        }
-    }
+    cells.extend(terms.iter().map(|(_, text)| match &row.cost {
+        Some(cost) => Cell::new(Ink::Plain, text(cost)),
+        None => Cell::new(Ink::Dim, "–"),
+    }));
     cells.push(Cell::new(Ink::Plain, counted(row.inflight, "request")));
     cells
-}
-
-fn prices(cost: &Cost) -> [String; 11] {
-    let chance = cost.chance.map_or_else(|| "–".to_owned(), |chance| format!("{:.0} %", chance * 100.0));
-    let report = cost.report_age_ms.map_or_else(|| "none".to_owned(), span);
-    [
-        number(cost.total_ms),
-        number(cost.wait_ms),
-        number(cost.prompt_ms),
-        number(cost.room_ms),
-        number(cost.others_ms),
-        number(cost.harm_ms),
-        number(cost.more_ms),
-        chance,
-        grouped(cost.cached_tokens),
-        report,
-        counted(cost.own_since, "request"),
-    ]
 }
 
 /// How an attempt ended.
@@ -366,6 +396,11 @@ fn against_belief(request: &Request, outcome: &Outcome) -> String {
             span(believed_ms)
         ),
         Some((.., false)) if outcome.classification.0 != "success" => format!("{came}.\n"),
+        Some((took_ms, believed_ms, false)) if request.call.is_some() => format!(
+            "{came}: {} after the endpoint was chosen, and {} were predicted then.\n",
+            span(took_ms),
+            span(believed_ms)
+        ),
         Some((took_ms, believed_ms, false)) => format!(
             "{came}: {} after the endpoint was chosen. {} were predicted for the first token; the answer came whole, so that all of it had been computed before.\n",
             span(took_ms),
@@ -376,8 +411,10 @@ fn against_belief(request: &Request, outcome: &Outcome) -> String {
 
 fn counted_tokens(request: &Request, outcome: &Outcome) -> String {
     let Some(input) = outcome.input_tokens else { return String::new() };
+    let call = request.call.as_ref().filter(|call| call.unit.0 == "tokens").map(|call| call.units);
     let estimated = request
         .prompt_tokens
+        .or(call)
         .map(|tokens| format!(" ({} were estimated)", grouped(tokens)))
         .unwrap_or_default();
     let cached = outcome
@@ -388,7 +425,8 @@ fn counted_tokens(request: &Request, outcome: &Outcome) -> String {
         .output_tokens
         .map(|tokens| format!(", and {} of the answer", grouped(tokens)))
         .unwrap_or_default();
-    format!("The engine counted {} tokens of the prompt{estimated}{cached}{output}.\n", grouped(input))
+    let of = if request.call.is_some() { "what was sent" } else { "the prompt" };
+    format!("The engine counted {} tokens of {of}{estimated}{cached}{output}.\n", grouped(input))
 }
 
 /// A time, as precise as it is short.

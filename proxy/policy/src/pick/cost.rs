@@ -16,14 +16,18 @@
 //! and for each pair of prompt token and context. Whoever only minimises the wait fills an engine that decodes for many as readily
 //! as an idle one; `α` (`others` of [`Weights`], where `a` and `s` stand too) makes it pay for each of them (a prompt of 8,192 tokens stops all their tokens for a quarter of a second).
 //!
+//! What generates no text has a simpler form, and is learned and told apart: see `calls.rs`.
+//!
 //! Numbers in, numbers out: where reports come from and who learns the speed is not known here.
 
 mod belief;
+mod calls;
 mod level;
 mod placements;
 mod weights;
 
 pub use belief::{Belief, Estimate, Told};
+pub use calls::CallReport;
 pub use level::{Choice, NEAR, choose};
 pub use placements::Placements;
 pub use weights::Weights;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use penstock_dialect::reply::ErrorCode;
+use penstock_dialect::work::{self, Seen};
 use penstock_model::snapshot::{Affinity, LoadBalancer, Zones};
 use penstock_policy::ledger::Shape;
 use penstock_policy::objective::{self, Promised, is_about};
 use penstock_policy::prefix::{Asked, Boundary};
-use penstock_policy::speed::Size;
+use penstock_policy::speed::{Call, Size, Unit};
 
 use super::Stop;
 use super::exchange::Exchange;
@@ -18,6 +19,7 @@ use super::headers;
 use crate::clock;
 use crate::fleet::Needs;
 use crate::listen::caller::{Caller, CallerError, Then};
+use crate::load::calls::CallStay;
 use crate::load::engines::{Engine, Offered, Refused, Stay};
 use crate::load::waiting::Waiting;
 use crate::load::wire::{self, Demand};
@@ -35,7 +37,7 @@ const SPAN_MS_MAX: f64 = 86_400_000.0;
 const SESSION: [&str; 5] =
     ["x-session-token", "x-session-affinity", "x-claude-code-session-id", "session-id", "session_id"];
 
-/// Inbound: gives the request a place in the application's account, at once or after it has waited for one.
+/// Inbound: gives the request a place in the application's account, at once or after it has waited for one. A call always comes in.
 ///
 /// # Errors
 /// When it would come too late here: the caller's sidecar chooses again.
@@ -47,8 +49,12 @@ pub(super) async fn let_in(
     let fields = &caller.head().headers;
     let demand = wire::read_demand(fields).filter(|_| exchange.dialect().generates());
     exchange.engine = Some(Arc::clone(engine));
-    let Some(demand) = demand else { return Ok(()) };
     let now = clock::now();
+    let Some(demand) = demand else {
+        let call = wire::read_call(fields).filter(|_| !exchange.dialect().generates());
+        exchange.call = call.map(|call| CallStay::begin(engine, call, now));
+        return Ok(());
+    };
     let offered = engine.offer(demand, wire::read_patience(fields), wire::read_promise(fields, now), now);
     let passed = match offered {
         Ok(Offered::In(stay)) => Ok(stay),
@@ -113,31 +119,47 @@ pub(super) async fn ask_for_body(caller: &mut Caller) -> Result<(), CallerError>
 }
 
 /// Outbound: whether an endpoint is chosen by what the request demands.
-pub(super) fn needs_demand(exchange: &Exchange) -> bool {
+fn is_priced(exchange: &Exchange) -> bool {
     let target = exchange.chosen.as_ref().map(|chosen| &chosen.target);
     let Some(Target::Backend(state)) = target else { return false };
-    state.policy.load_balancer == LoadBalancer::LeastCost
-        && exchange.dialect().generates()
-        && exchange.upgrade.is_none()
+    state.policy.load_balancer == LoadBalancer::LeastCost && exchange.upgrade.is_none()
+}
+
+/// Outbound: whether its body is read for that.
+pub(super) fn needs_body(exchange: &Exchange) -> bool {
+    let dialect = exchange.dialect();
+    is_priced(exchange) && (dialect.generates() || dialect.call_unit() == Some(work::Unit::Tokens))
+}
+
+/// What is known of its body.
+fn seen<'a>(exchange: &'a Exchange, fields: &HeaderMap) -> Seen<'a> {
+    let length = headers::text(fields, &CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+    let bytes = exchange.request_bytes;
+    Seen {
+        facts: exchange.scanner.as_ref().map(|body| body.0.facts()),
+        bytes,
+        bytes_all: if exchange.is_held_whole { Some(bytes) } else { length },
+    }
+}
+
+/// Outbound: the call that the request is; `None` where that is not asked, or where it is none.
+fn call(exchange: &Exchange, fields: &HeaderMap) -> Option<Call> {
+    let asked = exchange.asked.as_ref().filter(|_| is_priced(exchange))?;
+    let found = asked.dialect.call(&asked.method, seen(exchange, fields))?;
+    let unit = match found.unit {
+        work::Unit::Tokens => Unit::Tokens,
+        work::Unit::Items => Unit::Items,
+        work::Unit::Bytes => Unit::Bytes,
+    };
+    Some(Call { unit, units: u32::try_from(found.units).unwrap_or(u32::MAX) })
 }
 
 /// Outbound: what the request demands, as far as its body has come. `None` where that is not asked or cannot be read.
 fn demand(exchange: &Exchange, fields: &HeaderMap) -> Option<Demand> {
-    if !needs_demand(exchange) {
+    if !is_priced(exchange) || !exchange.dialect().generates() {
         return None;
     }
-    let facts = exchange.scanner.as_ref()?.0.facts();
-    let seen = facts.prompt_tokens_estimate();
-    let length = headers::text(fields, &CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
-    let tokens = match length {
-        // What is to come is taken to be as what came.
-        Some(length) if !exchange.is_held_whole && exchange.request_bytes > 0 => {
-            let share = length as f64 / exchange.request_bytes as f64;
-            (seen as f64 * share.max(1.0)).round() as u64
-        }
-        _ => seen,
-    };
-    let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+    let tokens = u32::try_from(seen(exchange, fields).prompt_tokens()).unwrap_or(u32::MAX);
     let shape = if is_streaming(exchange) { Shape::Stream } else { Shape::Whole };
     (tokens > 0).then_some(Demand { size: Size { tokens, cached_tokens: 0 }, shape })
 }
@@ -165,6 +187,7 @@ pub(super) fn needs(exchange: &Exchange, fields: &HeaderMap) -> Needs {
     let zone = exchange.shared.settings.load().zone.clone();
     Needs {
         demand,
+        call: call(exchange, fields),
         prefix: asked(exchange, demand),
         model: exchange.scanner.as_ref().and_then(|body| body.0.facts().model.as_deref()).map(Box::from),
         session: session(fields).filter(|_| keeps_sessions).map(Box::from),

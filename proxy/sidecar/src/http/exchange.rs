@@ -28,6 +28,8 @@ use crate::clock;
 use crate::fleet::Fleet;
 use crate::listen::conn::{Arrival, Direction};
 use crate::listen::line::Line;
+use crate::load::calls::Answered::{Computed, Failed};
+use crate::load::calls::CallStay;
 use crate::load::engines::{Engine, Refused, Stay};
 use crate::load::wire;
 use crate::scrape::Serving;
@@ -81,6 +83,8 @@ pub struct Exchange {
     pub engine: Option<Arc<Engine>>,
     /// Its place in it.
     pub stay: Option<Stay>,
+    /// The same of a call.
+    pub call: Option<CallStay>,
     /// Why it was not given one.
     pub refusal: Option<Refused>,
     answered: Answered,
@@ -200,6 +204,7 @@ impl Exchange {
             serving: None,
             engine: None,
             stay: None,
+            call: None,
             refusal: None,
             answered: Answered::default(),
             account: None,
@@ -261,7 +266,8 @@ impl Exchange {
             .and_then(|code| ErrorCode::ALL.into_iter().find(|known| known.as_str() == code));
         self.answered.is_busy = fields.contains_key(http::header::RETRY_AFTER)
             || fields.contains_key("x-llm-d-request-dropped-reason")
-            || fields.contains_key(&wire::REFUSED);
+            || fields.contains_key(&wire::REFUSED)
+            || self.refusal.is_some();
         self.trailers_came(fields);
         let head = penstock_dialect::meter::Head {
             content_type: text("content-type"),
@@ -270,6 +276,10 @@ impl Exchange {
         let meter = Meter::new(self.dialect(), head);
         if let Some(stay) = &self.stay {
             stay.answered(if meter.is_stream() { Shape::Stream } else { Shape::Whole }, clock::now());
+        }
+        // Whoever answers has computed, but for a stream: that is computed while it comes.
+        if !meter.is_stream() {
+            self.call_is_answered();
         }
         self.answered.meter = Some(meter);
     }
@@ -297,7 +307,8 @@ impl Exchange {
     /// Inbound: tells the caller's sidecar how loaded the application is.
     pub fn tell_load(&self, fields: &mut HeaderMap) {
         if let Some(engine) = &self.engine {
-            fields.insert(wire::LOAD, wire::write_load(&engine.report(clock::now())));
+            let unit = self.call.as_ref().map(CallStay::unit);
+            fields.insert(wire::LOAD, wire::write_load(&engine.report(clock::now()), unit));
         }
         if let Some(Refused { refusal, terms }) = self.refusal {
             fields.insert(wire::REFUSED, wire::write_refusal(refusal, terms.first_token_ms()));
@@ -313,6 +324,15 @@ impl Exchange {
         let size = usage.input.map(|tokens| Size { tokens: small(tokens), cached_tokens: 0 });
         let output_tokens = small(usage.output.unwrap_or(reading.content_events));
         stay.end(Said { size, output_tokens }, usage.cached.map(small), clock::now());
+    }
+
+    fn call_is_answered(&mut self) {
+        let is_good = (200..300).contains(&self.answered.status)
+            && self.answered.grpc_status.is_none_or(|status| status == 0);
+        let how = if is_good { Computed } else { Failed };
+        if let Some(call) = &mut self.call {
+            call.answered(how, clock::now());
+        }
     }
 
     fn read_answer(&mut self, read: impl FnOnce(&mut Meter, &mut dyn FnMut(u64))) {
@@ -349,6 +369,10 @@ impl Exchange {
         let Some(account) = self.account.take() else { return };
         self.read_answer(|meter, on_gap| meter.end(clock::now().0, on_gap));
         self.leave_engine();
+        if ending == Ending::Complete {
+            self.call_is_answered();
+        }
+        self.call = None;
         let Some(asked) = self.asked.take() else { return };
         asked.arrival.head.request_ended();
         asked.arrival.line.close();

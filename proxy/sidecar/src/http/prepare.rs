@@ -20,10 +20,10 @@ use super::headers::{self, BACKEND, REQUEST_ID, SDK_RETRIES, SWITCHED, TARGET, W
 use super::inspect::{self, Held};
 use super::{Stop, admit, hygiene, reply, route};
 use crate::clock;
+use crate::fleet::Needs;
 use crate::listen::caller::Caller;
 use crate::listen::conn::Direction;
 use crate::live::Source;
-use crate::load::wire::Demand;
 use crate::upstream::attempt::{Head, WEBSOCKET};
 use crate::upstream::call::{Call, Failure, Promise, Target, Upgrade};
 use crate::upstream::upload::{self, Upload};
@@ -129,7 +129,7 @@ pub(super) async fn choose_backend(caller: &mut Caller, exchange: &mut Exchange)
     if let Some(parent) = parent.filter(|_| inspect::is_model_awaited(exchange)) {
         hold_for_model(caller, exchange, &parent).await?;
     }
-    if admit::needs_demand(exchange) {
+    if admit::needs_body(exchange) {
         invite_body(caller).await?;
         inspect::hold_prompt(caller, exchange).await?;
     }
@@ -196,7 +196,7 @@ pub(super) fn pack(caller: &mut Caller, exchange: &mut Exchange) -> Result<(Call
     };
     exchange.line.open(&upload);
     exchange.upload = Some(Arc::clone(&upload));
-    let story = story(exchange, asked, &chosen.target, needs.demand, promise);
+    let story = story(exchange, asked, &chosen.target, &needs, promise);
     let call = Call {
         target: chosen.target.clone(),
         upload,
@@ -219,13 +219,14 @@ fn story(
     exchange: &Exchange,
     asked: &Asked,
     target: &Target,
-    demand: Option<Demand>,
+    needs: &Needs,
     promise: Promise,
 ) -> Option<Number> {
     let Target::Backend(state) = target else { return None };
     let millis = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1e3);
     let wanted = why::Asked {
-        prompt_tokens: demand.map(|demand| demand.size.tokens),
+        prompt_tokens: needs.demand.map(|demand| demand.size.tokens),
+        call: needs.call,
         first_token_ms: millis(promise.first_token),
         token_ms: millis(promise.token),
         wait_ms: millis(promise.wait),
@@ -317,14 +318,14 @@ pub(super) fn answer_passes(caller: &mut Caller, head: &mut response::Parts, exc
     {
         headers::insert_text(fields, REQUEST_ID, &asked.request_id);
     }
+    if is_final {
+        exchange.answer_began(status.as_u16(), fields);
+    }
     if exchange.direction() == Direction::Inbound {
         fields.insert(WIRE, WIRE_VERSION);
         if is_final {
             exchange.tell_load(fields);
         }
-    }
-    if is_final {
-        exchange.answer_began(status.as_u16(), fields);
     }
     if is_switched {
         switch(caller, head, exchange);

@@ -13,10 +13,11 @@ use penstock_policy::gate::{self, Door, Pass, Patience, Promise, Refusal, Verdic
 use penstock_policy::ledger::{Entry, Ledger, Memory, Shape, Told as Said};
 use penstock_policy::pick::cost::{self, Prompt, Report, Terms, Told, Weights};
 use penstock_policy::prefix::{Boundary, Cursor, Digest, Keys};
-use penstock_policy::speed::Speed;
+use penstock_policy::speed::{Speed, Unit};
 use tokio::sync::watch;
 
 use super::cached::{Cached, Passing};
+use super::calls::Calls;
 use super::waiting::{self, Asking, Waiting};
 use super::wire::{self, Demand};
 use crate::scrape::Scrapes;
@@ -58,6 +59,7 @@ pub struct Engine {
     draining: watch::Receiver<bool>,
     state: Mutex<State>,
     cached: Cached,
+    pub(super) calls: Calls,
     /// Grows when a report would say something new.
     changes: watch::Sender<u64>,
 }
@@ -128,6 +130,7 @@ impl Engines {
                 draining: self.draining.clone(),
                 state: Mutex::new(state),
                 cached: Cached::default(),
+                calls: Calls::default(),
                 changes,
             })
         });
@@ -279,7 +282,7 @@ impl Engine {
         self.changes.subscribe()
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         // Nobody is woken where nobody listens.
         self.changes.send_modify(|changes| *changes += 1);
     }
@@ -294,7 +297,13 @@ impl Engine {
             draining: *self.draining.borrow(),
             report: self.look(&mut state, now),
             speed: state.ledger.has_shown_speed().then(|| state.ledger.speed()),
+            calls: self.calls.report(now),
         }
+    }
+
+    /// Relative errors of what is known of the speeds of its calls, by what those are counted in.
+    pub fn call_errors(&self) -> Vec<(Unit, f64)> {
+        self.calls.errors()
     }
 
     /// Relative errors of what is known of its speed: of a step, and of the time to the first token.

@@ -10,9 +10,9 @@ use penstock_delivery::proto::penstock::load::v1;
 use penstock_model::units::Moment;
 use penstock_policy::gate::{Patience, Promise, Refusal};
 use penstock_policy::ledger::Shape;
-use penstock_policy::pick::cost::{Report, Speed, Told};
+use penstock_policy::pick::cost::{CallReport, Report, Speed, Told};
 use penstock_policy::prefix::{DIGEST_BYTES_MAX, Digest, Garbled};
-use penstock_policy::speed::Size;
+use penstock_policy::speed::{Call, CallSpeed, Size, Unit};
 use prost::{Message, decode_length_delimiter};
 use sha2::{Digest as _, Sha256};
 
@@ -24,6 +24,8 @@ pub const LOAD: HeaderName = HeaderName::from_static("x-penstock-load");
 pub const REFUSED: HeaderName = HeaderName::from_static("x-penstock-refused");
 /// What a request demands of a model server.
 pub const PROMPT: HeaderName = HeaderName::from_static("x-penstock-prompt");
+/// What a call demands of a server: `tokens=N`, `items=N` or `bytes=N`.
+pub const CALL: HeaderName = HeaderName::from_static("x-penstock-call");
 /// How long it may take until the first token.
 pub const PATIENCE: HeaderName = HeaderName::from_static("x-penstock-patience");
 
@@ -72,9 +74,11 @@ pub struct Demand {
     pub shape: Shape,
 }
 
-/// A report as the value of [`LOAD`].
-pub fn write_load(told: &Told) -> HeaderValue {
-    let text = STANDARD_NO_PAD.encode(message(told).encode_to_vec());
+/// A report as the value of [`LOAD`]. Of calls it tells those in `unit` alone, so that it stays short.
+pub fn write_load(told: &Told, unit: Option<Unit>) -> HeaderValue {
+    let mut message = message(told);
+    message.calls.retain(|calls| unit.is_some_and(|unit| calls.unit() == unit_told(unit)));
+    let text = STANDARD_NO_PAD.encode(message.encode_to_vec());
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -188,6 +192,18 @@ pub fn read_interval(fields: &HeaderMap) -> Duration {
     asked.map_or(Duration::ZERO, Duration::from_millis).min(INTERVAL_MAX)
 }
 
+/// Tells the receiver what a call demands.
+pub fn write_call(fields: &mut HeaderMap, call: Call) {
+    headers::insert_text(fields, CALL, &format!("{}={}", call.unit.as_str(), call.units));
+}
+
+/// The same, read; `None` where the request is no call, or is counted in a unit that is not known here.
+pub fn read_call(fields: &HeaderMap) -> Option<Call> {
+    let text = headers::text(fields, &CALL)?;
+    let counted = |unit: Unit| Some(Call { unit, units: parameter(text, unit.as_str())?.max(1) });
+    Unit::ALL.into_iter().find_map(counted)
+}
+
 /// `name=NUMBER` among others, divided by commas; what is not known is left out.
 fn parameter(text: &str, name: &str) -> Option<u32> {
     let pairs = text.split(',').filter_map(|pair| pair.trim().split_once('='));
@@ -195,7 +211,7 @@ fn parameter(text: &str, name: &str) -> Option<u32> {
 }
 
 fn message(told: &Told) -> v1::LoadReport {
-    let Told { instance, sequence, draining, report, speed } = *told;
+    let Told { instance, sequence, draining, report, speed, calls } = *told;
     v1::LoadReport {
         instance,
         sequence,
@@ -212,6 +228,11 @@ fn message(told: &Told) -> v1::LoadReport {
         bearable_ms: report.bearable_ms.map(|ms| ms as f32),
         prefix_digest: Vec::new(),
         adapters: Vec::new(),
+        calls: Unit::ALL
+            .into_iter()
+            .zip(calls)
+            .filter_map(|(unit, calls)| Some(calls_told(unit, calls?)))
+            .collect(),
         speed: speed.map(|speed| v1::Speed {
             front_end_ms: speed.front_end_ms as f32,
             step_ms: speed.step_ms as f32,
@@ -224,12 +245,54 @@ fn message(told: &Told) -> v1::LoadReport {
     }
 }
 
+fn unit_told(unit: Unit) -> v1::CallUnit {
+    match unit {
+        Unit::Tokens => v1::CallUnit::Tokens,
+        Unit::Items => v1::CallUnit::Items,
+        Unit::Bytes => v1::CallUnit::Bytes,
+    }
+}
+
+fn calls_told(unit: Unit, report: CallReport) -> v1::Calls {
+    v1::Calls {
+        unit: unit_told(unit).into(),
+        units_ahead: whole(report.units_ahead),
+        arriving_permille: small(report.arriving * 1e3),
+        speed: report.speed.map(|speed| v1::CallSpeed {
+            fixed_ms: speed.fixed_ms as f32,
+            unit_us: speed.unit_us as f32,
+            ahead_us: speed.ahead_us as f32,
+        }),
+    }
+}
+
+/// What is told of calls in this unit. An entry with which one cannot reckon is passed over.
+fn calls_of(message: &v1::LoadReport, unit: Unit) -> Option<CallReport> {
+    let told = message.calls.iter().find(|calls| calls.unit() == unit_told(unit))?;
+    Some(CallReport {
+        units_ahead: told.units_ahead as f64,
+        arriving: f64::from(told.arriving_permille) * 1e-3,
+        speed: match told.speed {
+            None => None,
+            Some(speed) => Some(CallSpeed {
+                fixed_ms: constant(speed.fixed_ms)?,
+                unit_us: constant(speed.unit_us)?,
+                ahead_us: constant(speed.ahead_us)?,
+            }),
+        },
+    })
+}
+
+/// A constant with which one can reckon.
+fn constant(value: f32) -> Option<f64> {
+    (value.is_finite() && value >= 0.0).then_some(f64::from(value))
+}
+
 /// `None` where it has no number, as an empty one, or a constant is none with which one can reckon.
 fn told_by(message: &v1::LoadReport) -> Option<Told> {
     if message.sequence == 0 {
         return None;
     }
-    let constant = |value: f32| (value.is_finite() && value >= 0.0).then_some(f64::from(value));
     Some(Told {
         instance: message.instance,
         sequence: message.sequence,
@@ -258,6 +321,7 @@ fn told_by(message: &v1::LoadReport) -> Option<Told> {
                 step_tokens_max: constant(speed.step_tokens_max)?.max(1.0),
             }),
         },
+        calls: Unit::ALL.map(|unit| calls_of(message, unit)),
     })
 }
 
@@ -306,17 +370,45 @@ mod tests {
                 bearable_ms: Some(-250.5),
             },
             speed: Some(speed()),
+            calls: [Some(calls()), None, Some(CallReport { units_ahead: 1e12, ..calls() })],
+        }
+    }
+
+    fn calls() -> CallReport {
+        let speed = CallSpeed { fixed_ms: 5.5, unit_us: 20.25, ahead_us: 1e6 };
+        CallReport { units_ahead: 1e12, arriving: 20.0, speed: Some(speed) }
+    }
+
+    #[test]
+    fn a_report_survives_and_has_less_than_200_bytes_with_the_calls_of_one_unit() {
+        let told = full();
+        for (unit, expected) in [
+            (None, [None; 3]),
+            (Some(Unit::Tokens), [told.calls[0], None, None]),
+            (Some(Unit::Items), [None; 3]),
+            (Some(Unit::Bytes), [None, None, told.calls[2]]),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(LOAD, write_load(&told, unit));
+            assert_eq!(read_load(&fields), Some(Told { calls: expected, ..told }), "{unit:?}");
+            let bytes = LOAD.as_str().len() + fields[LOAD].len();
+            assert!(bytes < 200, "{bytes}");
         }
     }
 
     #[test]
-    fn a_report_survives_and_has_less_than_200_bytes() {
-        let mut fields = HeaderMap::new();
-        let told = full();
-        fields.insert(LOAD, write_load(&told));
-        assert_eq!(read_load(&fields), Some(told));
-        let bytes = LOAD.as_str().len() + fields[LOAD].len();
-        assert!(bytes < 200, "{bytes}");
+    fn calls_that_cannot_be_reckoned_with_or_are_counted_in_something_unknown_are_passed_over() {
+        let read = |entries: Vec<v1::Calls>| {
+            let message = v1::LoadReport { calls: entries, ..message(&full()) };
+            let part = read_report(&message.encode_length_delimited_to_vec());
+            part.and_then(|part| part.told).map(|told| told.calls)
+        };
+        let good = calls_told(Unit::Items, calls());
+        let endless = v1::CallSpeed { fixed_ms: f32::NAN, ..good.speed.unwrap() };
+        let broken = v1::Calls { unit: v1::CallUnit::Tokens.into(), speed: Some(endless), ..good };
+        let later = v1::Calls { unit: 99, ..good };
+        assert_eq!(read(vec![later, broken, good]), Some([None, Some(calls()), None]));
+        assert_eq!(read(vec![]), Some([None; 3]), "as one of a release before it is");
     }
 
     #[test]
@@ -389,6 +481,24 @@ mod tests {
         check("cached=9", None);
         check("tokens=-5", None);
         check("tokens=99999999999", None);
+    }
+
+    #[test]
+    fn a_call_survives_and_one_of_a_unit_that_is_not_known_is_none() {
+        for unit in Unit::ALL {
+            let mut fields = HeaderMap::new();
+            write_call(&mut fields, Call { unit, units: 70 });
+            assert_eq!(read_call(&fields), Some(Call { unit, units: 70 }));
+        }
+        let check = |text, expected| {
+            let fields = HeaderMap::from_iter([(CALL, HeaderValue::from_static(text))]);
+            assert_eq!(read_call(&fields).map(|call| (call.unit, call.units)), expected, "{text}");
+        };
+        check("later=x, bytes=5", Some((Unit::Bytes, 5)));
+        check("items=0", Some((Unit::Items, 1)));
+        check("pages=5", None);
+        check("tokens=many", None);
+        assert_eq!(read_call(&HeaderMap::new()), None);
     }
 
     #[test]

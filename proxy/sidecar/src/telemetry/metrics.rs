@@ -99,6 +99,8 @@ pub struct Metrics {
     pub scrapes: IntCounterVec,
     /// Age of what is known of an endpoint's load, by where it comes from.
     pub load_signal_age: GaugeVec,
+    /// How far what is known of the speed of an application's calls is off, by what they are counted in.
+    pub call_speed_error: GaugeVec,
     /// Look-ups of names of endpoints, by result.
     pub dns_lookups: IntCounterVec,
     /// 1 for a name whose last look-up failed.
@@ -268,6 +270,11 @@ impl Metrics {
                 "penstock_load_signal_age_seconds",
                 "Age of what is known of an endpoint's load.",
                 &["endpoint", "source"],
+            )?,
+            call_speed_error: declare.gauges(
+                "penstock_call_speed_error",
+                "Mean relative error, 0 to 1, of the times in which calls were expected to be answered.",
+                &["endpoint", "unit"],
             )?,
             dns_lookups: declare.counters(
                 "penstock_dns_lookups_total",

@@ -103,6 +103,7 @@ fn story(story: &Story, now: Moment) -> Value {
         "agoMs": millis(ago),
         "backend": story.backend.to_string(),
         "promptTokens": story.asked.prompt_tokens,
+        "call": story.asked.call.map(|call| json!({"unit": call.unit.as_str(), "units": call.units})),
         "promised": {
             "firstTokenMs": story.asked.first_token_ms,
             "tokenMs": story.asked.token_ms,

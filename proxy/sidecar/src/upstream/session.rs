@@ -295,6 +295,9 @@ impl LogicalRequest {
             let endpoint = &ticket.endpoint().endpoint;
             if endpoint.sidecar.is_some() {
                 head.address(&endpoint.id, attempt);
+                if let Some(call) = ticket.call {
+                    wire::write_call(&mut head.headers, call);
+                }
                 if let Some(demand) = ticket.demand {
                     let promise = self.call.promise;
                     // Only who was promised a first token has something that others could break.

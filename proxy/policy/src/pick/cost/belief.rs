@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use penstock_model::units::Moment;
 
-use super::{Placements, Prompt, Report, Speed, Terms, Weights, terms};
+use super::calls::CallBelief;
+use super::{CallReport, Placements, Prompt, Report, Speed, Terms, Weights, terms};
+use crate::speed::{Call, CallSpeed, Unit};
 
 /// How long ago a report was made when it comes, and a request that was sent in that time is not in it. A round trip within a data
 /// centre; where it takes longer, a placement is forgotten that much too early.
@@ -27,6 +29,8 @@ pub struct Told {
     pub report: Report,
     /// How fast it is; `None` while it has not shown it.
     pub speed: Option<Speed>,
+    /// The same of calls, by [`Unit`]. Of one that is not told nothing has changed that anybody knows of.
+    pub calls: [Option<CallReport>; Unit::ALL.len()],
 }
 
 /// What a placement would cost, and how much of that may have changed since.
@@ -49,19 +53,25 @@ pub struct Estimate {
 pub struct Belief {
     last: Option<(Moment, Told)>,
     placements: Placements,
+    calls: [CallBelief; Unit::ALL.len()],
 }
 
 impl Belief {
     /// A report came. One that is older than the last is left out; false then.
     pub fn told(&mut self, told: Told, now: Moment) -> bool {
-        if let Some((_, last)) = &self.last
-            && last.instance == told.instance
-            && told.sequence <= last.sequence
-        {
+        let is_same_life = self.last.is_some_and(|(_, last)| last.instance == told.instance);
+        if is_same_life && self.last.is_some_and(|(_, last)| told.sequence <= last.sequence) {
             return false;
         }
-        self.last = Some((now, told));
-        self.placements.reported(Moment(now.0.saturating_sub(ON_ITS_WAY.as_nanos() as u64)));
+        if !is_same_life {
+            self.calls.iter_mut().for_each(CallBelief::forget);
+        }
+        let made = Moment(now.0.saturating_sub(ON_ITS_WAY.as_nanos() as u64));
+        self.placements.reported(made);
+        for (belief, report) in self.calls.iter_mut().zip(told.calls) {
+            report.into_iter().for_each(|report| belief.told(report, made, now));
+        }
+        self.last = Some((now, Told { calls: self.calls.each_ref().map(CallBelief::report), ..told }));
         true
     }
 
@@ -75,7 +85,22 @@ impl Belief {
         self.placements.ended(sent, prompt);
     }
 
-    /// The last report and when it came.
+    /// A call was sent there.
+    pub fn call_placed(&mut self, call: Call, now: Moment) {
+        self.calls[call.unit as usize].placed(call, now);
+    }
+
+    /// A call that was sent there at `sent` has ended, whatever came of it.
+    pub fn call_ended(&mut self, call: Call, sent: Moment) {
+        self.calls[call.unit as usize].ended(call, sent);
+    }
+
+    /// How fast it is in answering calls by its own word, as far as that is believed at `now`, and when it said so.
+    pub fn call_speed(&self, unit: Unit, now: Moment) -> Option<(Moment, CallSpeed)> {
+        self.calls[unit as usize].speed(now)
+    }
+
+    /// The last report and when it came; of calls that it did not tell, the last word before.
     pub fn last(&self) -> Option<&(Moment, Told)> {
         self.last.as_ref()
     }
@@ -101,6 +126,12 @@ impl Belief {
         let placements = u32::try_from(self.placements.count()).unwrap_or(u32::MAX);
         Estimate { terms, expected_ms, age_ms, placements, cached_tokens: prompt.cached_tokens }
     }
+
+    /// What placing `call` there costs, as [`estimate`](Self::estimate) says of prompts. Where its last word on speed is old, it is taken
+    /// to be as fast as `presumed` again.
+    pub fn call_estimate(&self, call: Call, presumed: &CallSpeed, now: Moment) -> Estimate {
+        self.calls[call.unit as usize].estimate(call, presumed, now)
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +144,7 @@ mod tests {
 
     fn told(instance: u32, sequence: u64, prompt_tokens_pending: f64) -> Told {
         let report = Report { prompt_tokens_pending, ..Report::default() };
-        Told { instance, sequence, draining: false, report, speed: None }
+        Told { instance, sequence, draining: false, report, speed: None, calls: [None; 3] }
     }
 
     fn presumed() -> Speed {
@@ -158,6 +189,29 @@ mod tests {
         };
         let now = Moment(SECOND + ON_ITS_WAY.as_nanos() as u64 + 1);
         assert!((wait_ms(&belief, now) - one).abs() < 1e-9, "{} {one}", wait_ms(&belief, now));
+    }
+
+    #[test]
+    fn a_report_without_calls_says_nothing_of_them_and_a_new_life_knows_of_none() {
+        let call = Call { unit: Unit::Bytes, units: 100 };
+        let with = |instance, sequence, units_ahead| {
+            let report = CallReport { units_ahead, ..CallReport::default() };
+            Told { calls: [None, None, Some(report)], ..told(instance, sequence, 0.0) }
+        };
+        let presumed = CallSpeed { fixed_ms: 0.0, unit_us: 1_000.0, ahead_us: 1_000.0 };
+        let wait_ms = |belief: &Belief, call| belief.call_estimate(call, &presumed, Moment(9)).terms.wait_ms;
+        let mut belief = Belief::default();
+        belief.told(with(1, 1, 40.0), Moment(9));
+        belief.told(told(1, 2, 900.0), Moment(9));
+        assert_eq!(
+            belief.last().and_then(|(_, told)| told.calls[2]).map(|calls| calls.units_ahead),
+            Some(40.0)
+        );
+        belief.call_placed(Call { units: 2, ..call }, Moment(9));
+        assert_eq!(wait_ms(&belief, call), 42.0);
+        assert_eq!(wait_ms(&belief, Call { unit: Unit::Tokens, ..call }), 0.0);
+        belief.told(told(2, 1, 0.0), Moment(9));
+        assert_eq!(wait_ms(&belief, call), 2.0);
     }
 
     #[test]

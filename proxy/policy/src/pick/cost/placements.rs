@@ -13,30 +13,35 @@ use super::{Prompt, Report};
 const REMEMBERED_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Placement {
+struct Placement<W> {
     at: Moment,
-    prompt: Prompt,
+    work: W,
 }
 
-/// The placements on one endpoint, oldest first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Placements {
-    recent: VecDeque<Placement>,
+/// The placements of one kind of work on one endpoint, oldest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placements<W = Prompt> {
+    recent: VecDeque<Placement<W>>,
 }
 
-impl Placements {
+impl<W> Default for Placements<W> {
+    fn default() -> Self {
+        Self { recent: VecDeque::new() }
+    }
+}
+
+impl<W: Copy + PartialEq> Placements<W> {
     /// A request was sent.
-    pub fn add(&mut self, at: Moment, prompt: Prompt) {
+    pub fn add(&mut self, at: Moment, work: W) {
         if self.recent.len() == REMEMBERED_MAX {
             self.recent.pop_front();
         }
-        self.recent.push_back(Placement { at, prompt });
+        self.recent.push_back(Placement { at, work });
     }
 
     /// A request that was sent `at` waits no longer: it was refused, has failed, or is over.
-    pub fn ended(&mut self, at: Moment, prompt: Prompt) {
-        if let Some(place) = self.recent.iter().rposition(|placement| *placement == Placement { at, prompt })
-        {
+    pub fn ended(&mut self, at: Moment, work: W) {
+        if let Some(place) = self.recent.iter().rposition(|placement| *placement == Placement { at, work }) {
             self.recent.remove(place);
         }
     }
@@ -53,9 +58,16 @@ impl Placements {
         self.recent.len()
     }
 
+    /// Those that are not in a report yet.
+    pub fn iter(&self) -> impl Iterator<Item = W> {
+        self.recent.iter().map(|placement| placement.work)
+    }
+}
+
+impl Placements {
     /// The report with what was sent since.
     pub fn onto(&self, report: Report) -> Report {
-        self.recent.iter().fold(report, |report, placement| report.with(placement.prompt))
+        self.iter().fold(report, Report::with)
     }
 }
 
