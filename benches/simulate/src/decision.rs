@@ -4,11 +4,16 @@
 //! Reports are drawn anew for every decision; each is aged, gets the sidecar's own placements, and is priced; then one is picked. Looking
 //! up which beginnings of prompts an endpoint has is not in it.
 
+mod instructions;
+
+use std::fmt;
+use std::hint::black_box;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use penstock_engine::scheduler::Profile;
 use penstock_model::names::{BackendId, ObjectName};
 use penstock_model::snapshot::LoadBalancer;
@@ -33,14 +38,23 @@ const PROMPT: Prompt = Prompt { tokens: 2_000, cached_tokens: 512 };
 /// The id that is noted.
 const REQUEST_ID: &str = "7f3c2b1a-9d4e-4f6a-8b1c-2d3e4f5a6b7c";
 
+pub use instructions::{Instructions, count, run_counted};
+
 /// One number of endpoints, as it is written.
 #[derive(Debug, Serialize)]
 struct Timing {
-    endpoints: usize,
-    notes: Notes,
+    #[serde(flatten)]
+    case: Case,
     decisions: usize,
     p50_us: f64,
     p99_us: f64,
+}
+
+/// What is measured, written as `64:on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Case {
+    endpoints: usize,
+    notes: Notes,
 }
 
 /// Whether what was decided is noted.
@@ -51,44 +65,104 @@ enum Notes {
     On,
 }
 
+impl Case {
+    fn all() -> impl Iterator<Item = Self> {
+        let both = |endpoints| [Notes::Off, Notes::On].map(|notes| Self { endpoints, notes });
+        ENDPOINTS.into_iter().flat_map(both)
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let notes = match self.notes {
+            Notes::Off => "off",
+            Notes::On => "on",
+        };
+        write!(f, "{}:{notes}", self.endpoints)
+    }
+}
+
+impl FromStr for Case {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::all().find(|case| case.to_string() == text).context("expected ENDPOINTS:NOTES, as `64:on`")
+    }
+}
+
 /// Measures, and writes a JSON object for each number of endpoints, without notes and with them.
 ///
 /// # Errors
 /// Nowhere to write.
 pub fn measure(profile: &Profile, weights: &Weights, seed: u64, out: &mut impl Write) -> Result<()> {
-    for (endpoints, notes) in
-        ENDPOINTS.into_iter().flat_map(|count| [(count, Notes::Off), (count, Notes::On)])
-    {
-        let mut draws = Draws::new(seed, Purpose::Choices);
-        let speed = speed_of(profile, 1.0);
-        let mut stories = Stories::default();
-        let backend = BackendId(ObjectName::new("default", "chat"));
+    for case in Case::all() {
+        let mut desk = Desk::new(case, profile, *weights, seed);
         let mut taken_us = Vec::with_capacity(DECISIONS);
-        let mut reports = vec![Report::default(); endpoints];
-        let placements: Vec<_> = (0..endpoints).map(|_| placed(&mut draws)).collect();
         for turn in 0..DECISIONS + DECISIONS / 10 {
-            reports.iter_mut().for_each(|report| *report = drawn(&mut draws));
-            let lots = Lots { first: draws.any(), second: draws.any(), turn: turn as u64 };
+            let lots = desk.lay_out(turn);
             let from = now();
-            let candidates = candidates(&reports, &placements, &speed, weights);
-            let picked = pick(LoadBalancer::LeastCost, &candidates, u32::MAX, lots);
-            if notes == Notes::On {
-                let considered =
-                    Considered::of(LoadBalancer::LeastCost, &candidates, u32::MAX, &picked, address);
-                note(considered, &backend, &mut stories);
-            }
+            let is_picked = one_decision(&mut desk, lots);
             let span_us = from.elapsed().as_secs_f64() * 1e6;
-            std::hint::black_box(picked.is_ok());
+            black_box(is_picked);
             if turn >= DECISIONS / 10 {
                 taken_us.push(span_us);
             }
         }
         taken_us.sort_by(f64::total_cmp);
         let [p50_us, p99_us] = [0.5, 0.99].map(|share| quantile(&taken_us, share));
-        let timing = Timing { endpoints, notes, decisions: DECISIONS, p50_us, p99_us };
+        let timing = Timing { case, decisions: DECISIONS, p50_us, p99_us };
         writeln!(out, "{}", serde_json::to_string(&timing)?)?;
     }
     Ok(())
+}
+
+/// What is decided on, and what is noted.
+struct Desk {
+    notes: Notes,
+    draws: Draws,
+    speed: Speed,
+    weights: Weights,
+    backend: BackendId,
+    stories: Stories,
+    reports: Vec<Report>,
+    placements: Vec<Placements>,
+}
+
+impl Desk {
+    fn new(case: Case, profile: &Profile, weights: Weights, seed: u64) -> Self {
+        let mut draws = Draws::new(seed, Purpose::Choices);
+        let placements = (0..case.endpoints).map(|_| placed(&mut draws)).collect();
+        Self {
+            notes: case.notes,
+            draws,
+            speed: speed_of(profile, 1.0),
+            weights,
+            backend: BackendId(ObjectName::new("default", "chat")),
+            stories: Stories::default(),
+            reports: vec![Report::default(); case.endpoints],
+            placements,
+        }
+    }
+
+    /// Other reports and lots for the next decision.
+    fn lay_out(&mut self, turn: usize) -> Lots {
+        let Self { draws, reports, .. } = self;
+        reports.iter_mut().for_each(|report| *report = drawn(draws));
+        Lots { first: draws.any(), second: draws.any(), turn: turn as u64 }
+    }
+}
+
+/// All that is measured, and whether something was picked. The instructions are counted between its begin and its end, which are found
+/// by its name: so it is never inlined, and no closure of its own has the name as well.
+#[inline(never)]
+fn one_decision(desk: &mut Desk, lots: Lots) -> bool {
+    let candidates = candidates(&desk.reports, &desk.placements, &desk.speed, &desk.weights);
+    let picked = pick(LoadBalancer::LeastCost, &candidates, u32::MAX, lots);
+    if desk.notes == Notes::On {
+        let considered = Considered::of(LoadBalancer::LeastCost, &candidates, u32::MAX, &picked, address);
+        note(considered, &desk.backend, &mut desk.stories);
+    }
+    picked.is_ok()
 }
 
 fn candidates(

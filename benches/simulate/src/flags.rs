@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use penstock_engine::scheduler::{PROFILES, Profile};
 
+use crate::decision::Case;
 use crate::policy::Policy;
 use crate::prefix::Knowledge;
 use crate::slo::{Form, Slo};
@@ -57,6 +58,18 @@ pub struct Flags {
     /// Measure how long one decision takes, over 64 and 1,024 endpoints.
     #[arg(long)]
     pub decision: bool,
+    /// Count the instructions of one decision instead; needs valgrind.
+    #[arg(long, requires = "decision")]
+    pub instructions: bool,
+    /// Decide without measuring, within valgrind.
+    #[arg(
+        long,
+        hide = true,
+        requires = "decision",
+        conflicts_with = "instructions",
+        value_name = "ENDPOINTS:NOTES"
+    )]
+    pub counted: Option<Case>,
     /// Run with the trace's time compressed by this factor.
     #[arg(long, value_name = "FACTOR")]
     pub scale: Option<f64>,

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::capacity::{at, capacity};
-use crate::decision::measure;
+use crate::decision::{count, measure, run_counted};
 use crate::flags::Flags;
 use crate::matrix::matrix;
 use crate::policy::Policy;
@@ -24,7 +24,7 @@ use crate::world::Setting;
 pub fn run(flags: &Flags, out: &mut impl Write) -> Result<()> {
     let setting = flags.setting()?;
     if flags.decision {
-        return measure(&setting.profile, &setting.weights, setting.seed, out);
+        return decision(flags, setting, out);
     }
     let traces = flags.trace.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
     if let Some(file) = &flags.matrix {
@@ -52,6 +52,18 @@ pub fn run(flags: &Flags, out: &mut impl Write) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+fn decision(flags: &Flags, setting: Setting, out: &mut impl Write) -> Result<()> {
+    if let Some(case) = flags.counted {
+        run_counted(case, &setting.profile, &setting.weights, setting.seed);
+        return Ok(());
+    }
+    if flags.instructions {
+        let others = std::env::args_os().skip(1).filter(|argument| argument != "--instructions");
+        return count(&others.collect::<Vec<_>>(), out);
+    }
+    measure(&setting.profile, &setting.weights, setting.seed, out)
 }
 
 /// What is asked, and at which compression of time if that is known.

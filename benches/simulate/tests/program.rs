@@ -100,6 +100,61 @@ fn a_matrix_goes_on_where_it_ended_and_shows_what_is_there() {
     assert!(!output.status.success() && said.contains("matrix.jsonl:1: not a line of results"), "{said}");
 }
 
+/// The program with a `valgrind` that says this and writes down how it was called; `None` is no valgrind at all.
+fn counted(folder: &Path, said: Option<&str>) -> Output {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    if let Some(said) = said {
+        let path = folder.join("valgrind");
+        let script = format!("#!/bin/sh\necho \"$@\" >> {}/calls\necho '{said}' >&2\n", folder.display());
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    Command::new(env!("CARGO_BIN_EXE_simulate"))
+        .args(["--decision", "--instructions", "--seed", "3"])
+        .env("PATH", folder)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn instructions_are_counted_by_valgrind_and_who_has_none_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = counted(folder.path(), None);
+    let said = String::from_utf8(none.stderr).unwrap();
+    assert!(!none.status.success() && said.contains("apt-get install valgrind"), "{said}");
+
+    let output = counted(folder.path(), Some("==1== Collected : 4000001"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+    let cases = [(64, "off"), (64, "on"), (1_024, "off"), (1_024, "on")];
+    assert_eq!((lines.len(), calls.lines().count()), (4, 4), "{text}{calls}");
+    for ((line, call), (endpoints, notes)) in lines.iter().zip(calls.lines()).zip(cases) {
+        assert_eq!((&line["endpoints"], &line["notes"]), (&endpoints.into(), &notes.into()), "{line}");
+        assert_eq!(line["instructions"], 10_001, "{line}");
+        let asked = format!("--decision --seed 3 --counted {endpoints}:{notes}");
+        assert!(call.starts_with("--tool=callgrind ") && call.ends_with(&asked), "{call}");
+    }
+
+    let silent = counted(folder.path(), Some("==1== nothing"));
+    let said = String::from_utf8(silent.stderr).unwrap();
+    assert!(!silent.status.success() && said.contains("valgrind says no count"), "{said}");
+}
+
+#[test]
+fn what_is_counted_is_a_decision() {
+    let decided = |case: &str| {
+        Command::new(env!("CARGO_BIN_EXE_simulate")).args(["--decision", "--counted", case]).output().unwrap()
+    };
+    let output = decided("64:on");
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    let said = String::from_utf8(decided("63:on").stderr).unwrap();
+    assert!(said.contains("as `64:on`"), "{said}");
+}
+
 #[test]
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
