@@ -8,9 +8,11 @@
 )]
 
 mod accounts;
+mod between;
 mod caller;
 mod calls;
 mod cuts;
+mod digests;
 mod exact;
 mod leaves;
 mod load;

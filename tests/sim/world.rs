@@ -29,6 +29,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// When every simulation begins, since 1970: certificates are dated from here.
 const BEGINNING: Duration = Duration::from_secs(1_800_000_000);
+const DAY_SECONDS: u64 = 86_400;
 /// Far more than anything here takes that is no defect.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -76,6 +77,7 @@ struct Running<T> {
 /// What is to be built before it runs.
 pub(crate) struct Plan {
     seed: u64,
+    beginning: Duration,
     transport: Transport,
     served: Vec<(String, String)>,
     applications: Vec<(String, SocketAddr, &'static str)>,
@@ -128,12 +130,11 @@ pub(crate) fn simulate<T>(transport: Transport, scenario: impl AsyncFnOnce() -> 
 impl Plan {
     /// One control plane, and nothing yet beside it. Call it inside [`simulate`].
     pub(crate) fn new(transport: Transport, seed: u64) -> Self {
-        clock::simulate(BEGINNING);
         seed::simulate(seed);
-        plane::simulate_time(BEGINNING);
         plane::simulate_draws(seed);
-        Self {
+        let plan = Self {
             seed,
+            beginning: BEGINNING,
             transport,
             served: Vec::new(),
             applications: Vec::new(),
@@ -142,7 +143,21 @@ impl Plan {
             scrapes: Scrapes::Off,
             documents: Box::new(one_backend_each),
             memory: Memory::default(),
-        }
+        };
+        plan.begin_at(BEGINNING)
+    }
+
+    /// It begins so long before a midnight, at which keys of prefix digests change.
+    #[must_use]
+    pub(crate) fn before_midnight(self, span: Duration) -> Self {
+        let midnight = Duration::from_secs(BEGINNING.as_secs().next_multiple_of(DAY_SECONDS));
+        self.begin_at(midnight - span)
+    }
+
+    fn begin_at(self, beginning: Duration) -> Self {
+        clock::simulate(beginning);
+        plane::simulate_time(beginning);
+        Self { beginning, ..self }
     }
 
     /// The network, to open listeners of the test's own on.
@@ -255,7 +270,7 @@ impl Plan {
     async fn engine(&self, words: &str) -> Server {
         let words = Words::try_parse_from(words.split_whitespace()).expect("options of an engine");
         let options = Options { seed: self.seed, ..words.options };
-        let clock = Clock::start_at(BEGINNING);
+        let clock = Clock::start_at(self.beginning);
         match self.transport {
             Transport::Memory => {
                 Server::start_on(options, self.memory.listen_on(any()).expect("a port"), clock)
@@ -331,6 +346,11 @@ impl World {
     /// Where the workload `name` sends its requests.
     pub(crate) fn outbound(&self, name: &str) -> SocketAddr {
         self.sidecar(name).outbound.expect("a sidecar of a caller")
+    }
+
+    /// Where the control plane keeps its authority.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.dir.path().join("state")
     }
 
     /// Opens a connection of the caller `name` to its own sidecar.
