@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | state | [`engines`]: a ledger for each application, and what it has [`cached`] | a belief and an index for each endpoint, in its `EndpointState` |
 //! | in | every request that passes | reports: in the heads of answers, and on streams that [`follow`] opens |
-//! | out | the same reports, by [`push`]; refusals | where a request goes, and for how long it is willing to wait |
+//! | out | the same reports, by [`push`], written once for all ([`telling`]); refusals | where a request goes, and for how long it is willing to wait |
 //!
 //! [`wire`] has the fields of both ways. What it all means is decided in `penstock_policy`.
 
@@ -13,5 +13,6 @@ pub mod calls;
 pub mod engines;
 pub mod follow;
 pub mod push;
+pub mod telling;
 pub mod waiting;
 pub mod wire;

@@ -18,8 +18,9 @@ use tokio::sync::watch;
 
 use super::cached::{Cached, Passing};
 use super::calls::Calls;
+use super::telling::Telling;
 use super::waiting::{self, Asking, Waiting};
-use super::wire::{self, Demand};
+use super::wire::{Demand, Written};
 use crate::scrape::Scrapes;
 use crate::{clock, seed};
 
@@ -60,6 +61,7 @@ pub struct Engine {
     state: Mutex<State>,
     cached: Cached,
     pub(super) calls: Calls,
+    telling: Telling,
     /// Grows when a report would say something new.
     changes: watch::Sender<u64>,
 }
@@ -131,6 +133,7 @@ impl Engines {
                 state: Mutex::new(state),
                 cached: Cached::default(),
                 calls: Calls::default(),
+                telling: Telling::default(),
                 changes,
             })
         });
@@ -261,13 +264,6 @@ impl Engine {
         Some(Memory { used_tokens, total_tokens: taken.gauges.kv_tokens_total? })
     }
 
-    /// The LoRA adapters that it says it has loaded, as reports tell them.
-    pub fn adapters(&self, now: Moment) -> Vec<u32> {
-        let taken = self.scrapes.latest(self.endpoint, now);
-        let names = taken.and_then(|taken| taken.gauges.lora_running.clone()).unwrap_or_default();
-        names.iter().map(|name| wire::adapter(name)).collect()
-    }
-
     fn kv_tokens(&self, now: Moment) -> Option<u64> {
         self.memory(now).map(|memory| memory.total_tokens)
     }
@@ -285,6 +281,17 @@ impl Engine {
     pub(super) fn changed(&self) {
         // Nobody is woken where nobody listens.
         self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// How it stands, with the LoRA adapters that it says it has loaded: written once for all who are told the same. Who asks notes before
+    /// which changes that was.
+    pub fn written(&self, now: Moment) -> Written {
+        let standing = (*self.changes.borrow(), *self.draining.borrow());
+        self.telling.written(standing, now, || {
+            let taken = self.scrapes.latest(self.endpoint, now);
+            let names = taken.as_ref().and_then(|taken| taken.gauges.lora_running.as_deref());
+            (self.report(now), self.telling.adapters(names.unwrap_or_default()))
+        })
     }
 
     /// How it stands now.

@@ -77,8 +77,8 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
     caller.send_head(head(StatusCode::OK), Then::Later).await?;
     loop {
         changes.mark_unchanged();
-        let told = engine.report(clock::now());
-        let is_draining = told.draining;
+        let is_draining = *draining.borrow();
+        let report = engine.written(clock::now());
         let line = Arc::clone(caller.line());
         tokio::select! {
             biased;
@@ -89,7 +89,7 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
         let digest = keys.and_then(|keys| engine.digest(&mut cursor, &keys));
         let has_more = digest.as_ref().is_some_and(Digest::is_full);
         let then = if is_draining { Then::End } else { Then::Later };
-        caller.send(wire::write_report(&told, digest.as_ref(), &engine.adapters(clock::now())), then).await?;
+        caller.send(report.with(digest.as_ref()), then).await?;
         if is_draining {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use penstock_delivery::proto::penstock::load::v1;
 use penstock_model::units::Moment;
@@ -13,7 +13,8 @@ use penstock_policy::ledger::Shape;
 use penstock_policy::pick::cost::{CallReport, Report, Speed, Told};
 use penstock_policy::prefix::{DIGEST_BYTES_MAX, Digest, Garbled};
 use penstock_policy::speed::{Call, CallSpeed, Size, Unit};
-use prost::{Message, decode_length_delimiter};
+use prost::encoding::encode_varint;
+use prost::{Message, decode_length_delimiter, length_delimiter_len};
 use sha2::{Digest as _, Sha256};
 
 use crate::http::headers;
@@ -97,11 +98,39 @@ pub fn adapter(name: &str) -> u32 {
     hash.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
-/// A report as a part of a stream, what changed of the prompts that are cached, and which LoRA adapters are loaded.
-pub fn write_report(told: &Told, digest: Option<&Digest>, adapters: &[u32]) -> Bytes {
-    let prefix_digest = digest.map(Digest::encode).unwrap_or_default();
-    let adapters = adapters.iter().copied().take(ADAPTERS_MAX).collect();
-    v1::LoadReport { prefix_digest, adapters, ..message(told) }.encode_length_delimited_to_vec().into()
+/// A report as a part of a stream, with the LoRA adapters that are loaded. It is written once, for whoever is told it.
+#[derive(Clone, Debug)]
+pub struct Written {
+    message: Bytes,
+    /// With its length, for who is told nothing else.
+    alone: Bytes,
+}
+
+impl Written {
+    /// Writes it.
+    pub fn new(told: &Told, adapters: &[u32]) -> Self {
+        let adapters = adapters.iter().copied().take(ADAPTERS_MAX).collect();
+        let message = Bytes::from(v1::LoadReport { adapters, ..message(told) }.encode_to_vec());
+        let alone = with_length(&message, &[]);
+        Self { message, alone }
+    }
+
+    /// As it is sent, with what changed of the prompts that are cached.
+    pub fn with(&self, digest: Option<&Digest>) -> Bytes {
+        let Some(digest) = digest else { return self.alone.clone() };
+        // Fields of one message may come one after the other, from several writers.
+        let more = v1::LoadReport { prefix_digest: digest.encode(), ..v1::LoadReport::default() };
+        with_length(&self.message, &more.encode_to_vec())
+    }
+}
+
+fn with_length(message: &[u8], more: &[u8]) -> Bytes {
+    let bytes = message.len() + more.len();
+    let mut part = BytesMut::with_capacity(length_delimiter_len(bytes) + bytes);
+    encode_varint(bytes as u64, &mut part);
+    part.extend_from_slice(message);
+    part.extend_from_slice(more);
+    part.freeze()
 }
 
 /// What one part of a stream says.
@@ -422,6 +451,10 @@ mod tests {
             let fields = HeaderMap::from_iter([(LOAD, HeaderValue::from_str(text).unwrap())]);
             assert_eq!(read_load(&fields), None, "{text:.40}");
         }
+    }
+
+    fn write_report(told: &Told, digest: Option<&Digest>, adapters: &[u32]) -> Bytes {
+        Written::new(told, adapters).with(digest)
     }
 
     #[test]
