@@ -183,6 +183,12 @@ async fn what_was_counted_is_what_happened() {
     );
     let of_texts = chat.sum("penstock_call_speed_error", &[("unit", "tokens")]);
     assert_eq!(of_texts, 1.0, "one call tells nothing for certain");
+    let clusters = all.served.sidecar.page("/clusters").await;
+    assert_eq!(clusters["applications"][0]["callSpeedErrors"], json!({"tokens": 1.0}), "{clusters:#}");
+    let clusters = all.web.page("/clusters").await;
+    let endpoint = &clusters["backends"][0]["endpoints"][0];
+    let expected = json!({"tokens": {"unitsAhead": 0.0, "speed": null}});
+    assert_eq!(endpoint["load"]["calls"], expected, "{clusters:#}");
     assert_eq!(chat.sum("penstock_tls_refusals_total", &[("reason", "no_certificate")]), 1.0);
     let own = all.own.metrics().await;
     let checked = [("backend_name", "checked"), ("state", "ready")];

@@ -11,8 +11,9 @@ use tokio::time::sleep;
 use crate::caller::ask;
 use crate::world::{Plan, Transport, World, simulate};
 
-/// Place of calls that are counted in tokens.
+/// Places of calls that are counted in tokens and in bytes.
 const TOKENS: usize = 0;
+const BYTES: usize = 2;
 const CALLERS: [&str; 2] = ["web", "batch"];
 
 /// Model servers under one Backend with this policy.
@@ -95,6 +96,23 @@ fn calls_under_way_and_their_speed_are_known_to_callers_and_gone_when_the_caller
         assert!(left.is_err(), "it was answered before its caller left");
         sleep(Duration::from_millis(300)).await;
         assert_eq!(told(&world).map(|report| report.units_ahead), Some(0.0));
+        world.end().await;
+    });
+}
+
+#[test]
+fn an_opaque_post_is_counted_in_bytes_and_one_that_fails_teaches_nothing() {
+    simulate(Transport::Memory, async || {
+        let world = world(&["--noise 0"], "LeastCost").await;
+        let mut connection = world.connect("web", Version::Http1).await;
+        for _ in 0..60 {
+            let request = connection.post("/v1/unheard-of", &json!({"words": "of no dialect"}));
+            assert_eq!(ask(&mut connection, request).await.status, Some(404));
+        }
+        let believed = world.sidecar("web").vitals.believed();
+        let calls = believed.first().map(|(_, told)| told.calls).expect("a report");
+        let bytes = calls[BYTES].expect("calls in bytes");
+        assert_eq!((bytes.units_ahead, bytes.speed, calls[TOKENS]), (0.0, None, None), "{calls:?}");
         world.end().await;
     });
 }
