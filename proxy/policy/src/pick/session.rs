@@ -40,8 +40,7 @@ pub fn prefer_home(candidates: &mut [Candidate]) {
 
 /// Where the session belongs, if endpoints have ranks.
 pub(super) fn home(open: Open<'_>) -> Option<usize> {
-    let ranked = open.iter().filter_map(|(index, candidate)| Some((index, candidate.rank?)));
-    ranked.max_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(index, _)| index)
+    highest(open, |_| true)
 }
 
 /// The first in rank that has room within the bounds.
@@ -51,11 +50,17 @@ pub(super) fn choose(open: Open<'_>) -> Option<usize> {
         in_flight += f64::from(candidate.in_flight);
         weight += f64::from(candidate.weight);
     }
-    let has_room = |(_, candidate): &(usize, &Candidate)| {
+    let has_room = |candidate: &Candidate| {
         let share = in_flight * f64::from(candidate.weight) / weight;
         f64::from(candidate.in_flight) + 1.0 <= (share * BOUND).ceil().max(SPARE_MIN)
     };
-    let ranked = open.iter().filter(has_room).filter_map(|(index, candidate)| Some((index, candidate.rank?)));
+    highest(open, has_room)
+}
+
+/// The highest in rank of those that `takes` is true for.
+fn highest(open: Open<'_>, takes: impl Fn(&Candidate) -> bool) -> Option<usize> {
+    let taking = open.iter().filter(|(_, candidate)| takes(candidate));
+    let ranked = taking.filter_map(|(index, candidate)| Some((index, candidate.rank?)));
     ranked.max_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(index, _)| index)
 }
 

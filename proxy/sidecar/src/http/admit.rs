@@ -241,6 +241,7 @@ pub(super) fn promise(exchange: &Exchange, fields: &HeaderMap) -> Result<Promise
     let Promised { first_token, token } = promised(exchange);
     let least = |one: Option<Duration>, other: Option<Duration>| one.into_iter().chain(other).min();
     Ok(Promise {
+        since: exchange.started,
         first_token: least(span(fields, FIRST_TOKEN)?, first_token),
         token: least(span(fields, TOKEN)?, token),
         wait,

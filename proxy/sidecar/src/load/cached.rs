@@ -7,6 +7,8 @@
 //! The engine's room for prompts is its KV memory less the answers under way; where it does not say how much it has,
 //! [`ROOM_TOKENS`]. From there on what it finds tells. Nothing is known of caches that the engine drops for reasons of its own.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 use penstock_policy::prefix::{Belief, Boundary, Counted, Cursor, Digest, Held, Keys};
 
@@ -16,13 +18,10 @@ const ROOM_TOKENS: u64 = 262_144;
 
 /// What one engine has.
 #[derive(Debug, Default)]
-pub struct Cached(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    held: Held,
-    /// Tokens of the answers under way.
-    answer_tokens: u64,
+pub struct Cached {
+    held: Mutex<Held>,
+    /// Tokens of the answers under way; apart, since it changes with every token.
+    answer_tokens: AtomicU64,
 }
 
 /// One prompt on its way through the engine.
@@ -36,47 +35,45 @@ pub struct Passing {
 impl Cached {
     /// A prompt of so many tokens, as estimated, is sent to the engine.
     pub fn asked(&self, boundaries: Vec<Boundary>, estimated: u32) -> Passing {
-        let belief = self.0.lock().held.believed(&boundaries);
+        let belief = self.held.lock().believed(&boundaries);
         Passing { boundaries, estimated, belief }
     }
 
     /// So many tokens of an answer came.
     pub fn answer_grows(&self, tokens: u32) {
-        self.0.lock().answer_tokens += u64::from(tokens);
+        self.answer_tokens.fetch_add(tokens.into(), Ordering::Relaxed);
     }
 
     /// An answer of so many tokens is gone.
     pub fn answer_ends(&self, tokens: u32) {
-        let mut state = self.0.lock();
-        state.answer_tokens = state.answer_tokens.saturating_sub(u64::from(tokens));
+        self.answer_tokens.fetch_sub(tokens.into(), Ordering::Relaxed);
     }
 
     /// The first token shows that the prompt has been computed.
     pub fn computed(&self, passing: &mut Passing, kv_tokens: Option<u64>) {
-        self.0.lock().uses(passing, kv_tokens);
+        self.uses(&mut self.held.lock(), passing, kv_tokens);
         passing.belief.is_used(&passing.boundaries);
     }
 
     /// The answer is over, and `input` of its prompt's tokens were counted by the engine, with those that it found in its cache.
     pub fn ended(&self, passing: &Passing, counted: Option<(u32, u32)>, kv_tokens: Option<u64>) {
-        let mut state = self.0.lock();
+        let mut held = self.held.lock();
         if let Some((input, cached)) = counted {
             let counted = Counted { estimated: passing.estimated, input, cached };
-            state.held.corrected(&passing.belief, counted);
+            held.corrected(&passing.belief, counted);
         }
-        state.uses(passing, kv_tokens);
+        self.uses(&mut held, passing, kv_tokens);
     }
 
     /// What a subscriber has not been told.
     pub fn digest(&self, cursor: &mut Cursor, keys: &Keys) -> Option<Digest> {
-        self.0.lock().held.digest(cursor, keys)
+        self.held.lock().digest(cursor, keys)
     }
-}
 
-impl State {
-    fn uses(&mut self, passing: &Passing, kv_tokens: Option<u64>) {
-        self.held.has_room(kv_tokens.unwrap_or(ROOM_TOKENS).saturating_sub(self.answer_tokens));
-        self.held.uses(&passing.boundaries);
+    fn uses(&self, held: &mut Held, passing: &Passing, kv_tokens: Option<u64>) {
+        let answer_tokens = self.answer_tokens.load(Ordering::Relaxed);
+        held.has_room(kv_tokens.unwrap_or(ROOM_TOKENS).saturating_sub(answer_tokens));
+        held.uses(&passing.boundaries);
     }
 }
 

@@ -66,12 +66,24 @@ impl Call {
 /// How long a first token may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Promise {
-    /// From now on, by the caller's own word.
+    /// When the request came.
+    pub since: Moment,
+    /// From then on, by the caller's own word or the platform's.
     pub first_token: Option<Duration>,
-    /// From each token to the next, by the caller's own word.
+    /// From each token to the next, by the same.
     pub token: Option<Duration>,
     /// Waiting alone, before the prompt is computed.
     pub wait: Option<Duration>,
+}
+
+impl Promise {
+    /// Milliseconds until the first token that are left at `now`, where the prompt itself takes `own_ms`: who has waited at one endpoint
+    /// has less at the next. Infinity without bounds, and below 0 when it is over.
+    pub fn left_ms(&self, own_ms: f64, now: Moment) -> f64 {
+        let millis = |span: Duration| span.as_secs_f64() * 1e3;
+        let bounds = [self.first_token.map(millis), self.wait.map(|wait| millis(wait) + own_ms)];
+        bounds.into_iter().flatten().fold(f64::INFINITY, f64::min) - millis(now.since(self.since))
+    }
 }
 
 /// How the caller asks for WebSocket.
@@ -158,5 +170,28 @@ impl Trail {
     /// How it stands.
     pub fn read(&self) -> TrailState {
         self.state.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_waited_has_less_left() {
+        let ms = |ms| Some(Duration::from_millis(ms));
+        let since = Moment(7_000_000);
+        for (first_token, wait, passed_ms, expected) in [
+            (ms(500), None, 0, 500.0),
+            (ms(500), None, 300, 200.0),
+            (ms(500), None, 600, -100.0),
+            (ms(500), ms(100), 40, 80.0),
+            (None, ms(100), 40, 80.0),
+            (None, None, 40, f64::INFINITY),
+        ] {
+            let promise = Promise { since, first_token, token: None, wait };
+            let left_ms = promise.left_ms(20.0, since + Duration::from_millis(passed_ms));
+            assert_eq!(left_ms, expected, "{first_token:?} {wait:?} {passed_ms}");
+        }
     }
 }

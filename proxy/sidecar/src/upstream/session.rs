@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
 use super::attempt::{self, Answer, Failed, Head, Part};
-use super::call::{Call, Failure, Promise, Target};
+use super::call::{Call, Failure, Target};
 use super::place::{Carrier, Place};
 use super::pool::{Pool, Terms};
 use crate::clock;
@@ -329,14 +329,10 @@ impl LogicalRequest {
     /// How long the endpoint chosen may take; `None` where costs did not decide, and any time is as good.
     fn patience(&self, ticket: &Ticket, refusals: u8) -> Option<Patience> {
         let believed = ticket.believed?;
-        let millis = |span: Duration| span.as_secs_f64() * 1e3;
-        let Promise { first_token, wait, .. } = self.call.promise;
-        let left = self.call.deadline.map(|deadline| deadline.since(clock::now()));
-        let own_ms = believed.terms.own_ms;
-        let promised_ms = [first_token.map(millis), wait.map(|wait| millis(wait) + own_ms), left.map(millis)]
-            .into_iter()
-            .flatten()
-            .fold(f64::INFINITY, f64::min);
+        let now = clock::now();
+        let left =
+            self.call.deadline.map_or(f64::INFINITY, |deadline| deadline.since(now).as_secs_f64() * 1e3);
+        let promised_ms = self.call.promise.left_ms(believed.terms.own_ms, now).min(left).max(0.0);
         let is_last = refusals >= REFUSALS_MAX || believed.next_best_ms.is_infinite();
         Some(if is_last {
             Patience::at_last(promised_ms)
