@@ -14,7 +14,7 @@ PURE := -p penstock-model -p penstock-delivery -p penstock-dialect -p penstock-p
 export PATH := $(VENV)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 
-.PHONY: help demo build test pure lint deny bench-peers bench-live bench-decision routers load soak simulate simulate-matrix release tools clients peers clean
+.PHONY: help demo build test pure lint deny bench-peers bench-live bench-idle bench-decision routers load soak simulate simulate-matrix release tools clients peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,10 @@ bench-peers: release peers ## what ours cost beside Envoy, HAProxy and nginx: ma
 bench-live: release routers ## real sidecars beside the simulator and another router: make bench-live ARGS='--trace FILE --load 0.85 --rival sglang-router'
 	@cargo build --quiet --release -p penstock-engine >&2
 	@$(TARGET_DIR)/release/penstock-bench-live --peers-dir $(PEERS)/bin $(ARGS)
+
+bench-idle: release ## what sidecars cost that only know of each other: make bench-idle [JSON=FILE] [ARGS='--only server']
+	@cargo build --quiet --release -p penstock-engine >&2
+	@$(TARGET_DIR)/release/penstock-bench-idle $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 bench-decision: ## how long one decision takes, and how many instructions (needs valgrind): make bench-decision
 	@cargo build --quiet --release -p penstock-simulate >&2
