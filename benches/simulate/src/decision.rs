@@ -18,7 +18,7 @@ use penstock_engine::scheduler::Profile;
 use penstock_model::names::{BackendId, ObjectName};
 use penstock_model::snapshot::LoadBalancer;
 use penstock_model::units::Moment;
-use penstock_policy::pick::cost::{Estimate, Placements, Prompt, Report, Speed, Weights, terms};
+use penstock_policy::pick::cost::{Estimate, Own, Prompt, Report, Speed, Weights, terms};
 use penstock_policy::pick::{Candidate, Considered, Draws as Lots, Standing, pick};
 use penstock_policy::why::{Asked, Ended, Stories, Story};
 use serde::Serialize;
@@ -125,7 +125,7 @@ struct Desk {
     backend: BackendId,
     stories: Stories,
     reports: Vec<Report>,
-    placements: Vec<Placements>,
+    placements: Vec<Own>,
 }
 
 impl Desk {
@@ -165,15 +165,11 @@ fn one_decision(desk: &mut Desk, lots: Lots) -> bool {
     picked.is_ok()
 }
 
-fn candidates(
-    reports: &[Report],
-    placements: &[Placements],
-    speed: &Speed,
-    weights: &Weights,
-) -> Vec<Candidate> {
+fn candidates(reports: &[Report], placements: &[Own], speed: &Speed, weights: &Weights) -> Vec<Candidate> {
     const AGE_MS: f64 = 500.0;
-    let candidate = |(report, placements): (&Report, &Placements)| {
-        let report = placements.onto(report.after(AGE_MS, speed));
+    const NOW: Moment = Moment(500_000_000);
+    let candidate = |(report, placements): (&Report, &Own)| {
+        let report = placements.onto(*report, Moment(0), NOW, speed, weights);
         let estimate = Estimate {
             terms: terms(&report, speed, PROMPT, weights),
             expected_ms: AGE_MS * report.arriving.min(1.0),
@@ -212,8 +208,8 @@ fn drawn(draws: &mut Draws) -> Report {
     }
 }
 
-fn placed(draws: &mut Draws) -> Placements {
-    let mut placements = Placements::default();
+fn placed(draws: &mut Draws) -> Own {
+    let mut placements = Own::default();
     for at in 0..draws.below(PLACEMENTS_MAX + 1) as u64 {
         placements.add(Moment(at), Prompt { tokens: 1_000, cached_tokens: 0 });
     }

@@ -29,7 +29,8 @@ pub const WEIGHTS: &[Weight] = weights![
     answer,
     harm,
     reserve_ms,
-    margin_ms
+    margin_ms,
+    margin_share
 ];
 
 /// The place of a name among [`WEIGHTS`].

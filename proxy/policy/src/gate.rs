@@ -2,7 +2,7 @@
 //!
 //! The sidecar that sent it chose by reports that may be old. It says with the request how long it is willing to wait for the first
 //! token there, before it would rather try elsewhere: its patience. The first choices have little, since another endpoint may well
-//! be free; the last one has all that was promised to the caller.
+//! be free; the last one has all that was promised to the caller, and may be one that refused for want of patience.
 //!
 //! ```text
 //!   head arrives ─► cost of serving it now ─┬► late for its caller ────────────────────────► refuse, before the body is sent,
@@ -39,9 +39,17 @@ pub struct Patience {
 pub const REFUSALS_MAX: u8 = 2;
 
 impl Patience {
-    /// For a request that can still go elsewhere: as long as was believed of the endpoint chosen, or of the next best one.
-    pub fn while_others(believed_ms: f64, next_best_ms: f64, promised_ms: f64, weights: &Weights) -> Self {
-        Self { first_token_ms: believed_ms.max(next_best_ms) + weights.margin_ms, promised_ms }
+    /// For a request that can still go elsewhere: somewhat longer than was believed of the endpoint chosen, or of the next best one.
+    /// `asked_ms` is what its caller has said that the first token may take from now on.
+    pub fn while_others(
+        believed_ms: f64,
+        next_best_ms: f64,
+        asked_ms: Option<f64>,
+        promised_ms: f64,
+        weights: &Weights,
+    ) -> Self {
+        let margin_ms = weights.margin_ms + weights.margin_share * asked_ms.unwrap_or(0.0);
+        Self { first_token_ms: believed_ms.max(next_best_ms) + margin_ms, promised_ms }
     }
 
     /// For a request that has nowhere else to go.
@@ -151,13 +159,15 @@ mod tests {
 
     #[test]
     fn patience_ends_a_margin_beyond_the_better_belief_until_there_is_nobody_else() {
-        let first_token_ms = |believed, next_best| {
-            Patience::while_others(believed, next_best, 500.0, &Weights::CHOSEN).first_token_ms
+        let first_token_ms = |believed, next_best, asked| {
+            Patience::while_others(believed, next_best, asked, 500.0, &Weights::CHOSEN).first_token_ms
         };
         assert_eq!(
-            (first_token_ms(100.0, 80.0), first_token_ms(100.0, 130.0)),
-            (100.0 + MARGIN_MS, 130.0 + MARGIN_MS)
+            [first_token_ms(100.0, 80.0, None), first_token_ms(100.0, 130.0, None)],
+            [100.0 + MARGIN_MS, 130.0 + MARGIN_MS]
         );
+        let more_ms = first_token_ms(100.0, 80.0, Some(500.0)) - first_token_ms(100.0, 80.0, None);
+        assert!((more_ms - 500.0 * Weights::CHOSEN.margin_share).abs() < 1e-6, "{more_ms}");
         assert_eq!(Patience::at_last(500.0).first_token_ms, 500.0);
     }
 

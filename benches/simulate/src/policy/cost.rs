@@ -3,7 +3,7 @@
 use penstock_engine::scheduler::{Moment, Profile, Request, Step};
 use penstock_model::units::Moment as Instant;
 use penstock_policy::gate::{Patience, REFUSALS_MAX, Verdict, decide};
-use penstock_policy::pick::cost::{Placements, Prompt, Report, Speed, Terms, Weights, choose, terms};
+use penstock_policy::pick::cost::{Own, Prompt, Report, Speed, Terms, Weights, choose, terms};
 
 use crate::backend::{Backend, Truth};
 use crate::trace::Arrival;
@@ -57,7 +57,7 @@ pub(super) enum Door {
 /// What a sidecar knows of one server beyond the reports that it reads.
 #[derive(Clone, Default)]
 struct Known {
-    placements: Placements,
+    own: Own,
     /// From a refusal: the moment, and how it was then.
     told: Option<(u64, Report)>,
     tried: bool,
@@ -82,16 +82,16 @@ impl LeastCost {
             Some((told_ns, report)) if told_ns > view.reported_ns => (told_ns, report),
             _ => (view.reported_ns, report_of(&view.report(place))),
         };
-        known.placements.reported(Instant(made_ns));
-        let age_ms = (view.now_ns - made_ns) as f64 / 1e6;
-        let aged = report.after(age_ms, &view.speeds[place]);
-        (known.placements.onto(aged), age_ms)
+        known.own.reported(Instant(made_ns));
+        let (made, now) = (Instant(made_ns), Instant(view.now_ns));
+        let grown = known.own.onto(report, made, now, &view.speeds[place], view.weights);
+        (grown, (view.now_ns - made_ns) as f64 / 1e6)
     }
 }
 
 impl Router for LeastCost {
     fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
-        if view.refusals == 0 {
+        if view.refusals == 0 || view.refusals == REFUSALS_MAX {
             self.known.iter_mut().for_each(|known| known.tried = false);
         }
         let mut expected_ms = 0.0;
@@ -114,12 +114,13 @@ impl Router for LeastCost {
         let patience = if last {
             Patience::at_last(view.promised_ms)
         } else {
-            Patience::while_others(all[place].first_token_ms(), next_ms, view.promised_ms, view.weights)
+            let (believed_ms, promised_ms) = (all[place].first_token_ms(), view.promised_ms);
+            Patience::while_others(believed_ms, next_ms, Some(promised_ms), promised_ms, view.weights)
         };
         self.patience = (self.door != Door::Open).then_some(patience);
         self.known[place].tried = true;
         let prompt = view.prompt(arrival, place);
-        self.known[place].placements.add(Instant(view.now_ns), prompt);
+        self.known[place].own.add(Instant(view.now_ns), prompt);
         place
     }
 

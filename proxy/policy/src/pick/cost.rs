@@ -23,14 +23,17 @@
 mod belief;
 mod calls;
 mod level;
+mod own;
 mod placements;
 mod weights;
 
 pub use belief::{Belief, Estimate, Told};
 pub use calls::CallReport;
 pub use level::{Choice, NEAR, choose};
-pub use placements::Placements;
+pub use own::Own;
 pub use weights::Weights;
+
+use placements::Placements;
 
 /// What an endpoint says of itself, or what is known of it for other reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -71,20 +74,25 @@ impl Report {
         (speed.step_tokens_max - f64::from(self.sequences_running)).max(1.0)
     }
 
-    /// The report with one more request waiting.
+    /// Milliseconds that an answer takes there.
+    pub(crate) fn answer_ms(&self, speed: &Speed, weights: &Weights) -> f64 {
+        let known_ms = self.output_tokens_mean * self.step_ms(speed);
+        if known_ms > 0.0 { known_ms } else { weights.answer_ms }
+    }
+
+    /// The report with one more prompt pending.
     #[must_use]
-    pub fn with(self, prompt: Prompt) -> Self {
+    pub(crate) fn with(self, prompt: Prompt) -> Self {
         Self {
             prompt_tokens_pending: self.prompt_tokens_pending + prompt.uncached_tokens(),
             attention_doubled_pending: self.attention_doubled_pending + prompt.attention_doubled(),
-            sequences_waiting: self.sequences_waiting + 1,
             ..self
         }
     }
 
-    /// The report as it will have become after `age_ms`: prompts have been computed, and others have come at the rate of late.
+    /// Its prompts as they will have become after `age_ms`: some have been computed, and others have come at the rate of late.
     #[must_use]
-    pub fn after(self, age_ms: f64, speed: &Speed) -> Self {
+    pub(crate) fn after(self, age_ms: f64, speed: &Speed) -> Self {
         let pending_ms = speed.prompt_ms(self.prompt_tokens_pending, self.attention_doubled_pending);
         let drained_ms = age_ms * (1.0 - self.arriving).max(0.0);
         if pending_ms <= 0.0 || drained_ms <= 0.0 {
@@ -149,6 +157,10 @@ impl Prompt {
         let (whole, cached) = (f64::from(self.tokens), f64::from(self.cached_tokens));
         whole * whole - cached * cached
     }
+
+    fn work_ms(self, speed: &Speed) -> f64 {
+        speed.prompt_ms(self.uncached_tokens(), self.attention_doubled())
+    }
 }
 
 /// The terms of one placement's cost, in milliseconds.
@@ -209,7 +221,7 @@ pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, weights: &Weights) 
         beyond_ms,
         harm_ms: weights.harm * beyond_ms,
         own_ms,
-        room_ms: room_ms(report, prompt, step_ms, weights).max(blocked_ms(report, wait_ms, weights)),
+        room_ms: room_ms(report, speed, prompt, weights).max(blocked_ms(report, wait_ms, weights)),
         others_ms: weights.others
             * (work_ms + share + answer_ms)
             * (1.0 + sequences / weights.crowd_sequences),
@@ -227,7 +239,7 @@ fn blocked_ms(report: &Report, wait_ms: f64, weights: &Weights) -> f64 {
 /// meanwhile is taken from it, and that is an answer of mean length each. (Who is met running has on average that much behind it: long
 /// answers are met more often.) What is left are their prompts. Some is kept free, because an engine that has none left sends somebody
 /// back, and computes everything of theirs again.
-fn room_ms(report: &Report, prompt: Prompt, step_ms: f64, weights: &Weights) -> f64 {
+fn room_ms(report: &Report, speed: &Speed, prompt: Prompt, weights: &Weights) -> f64 {
     if report.kv_tokens_total == 0 {
         return 0.0;
     }
@@ -237,8 +249,7 @@ fn room_ms(report: &Report, prompt: Prompt, step_ms: f64, weights: &Weights) -> 
     if missing <= 0.0 {
         return 0.0;
     }
-    let answer_ms =
-        if report.output_tokens_mean > 0.0 { report.output_tokens_mean * step_ms } else { weights.answer_ms };
+    let answer_ms = report.answer_ms(speed, weights);
     let used = report.kv_tokens_used as f64;
     let answers = f64::from(report.sequences_running) * report.output_tokens_mean;
     let given_back = (used - answers).max(weights.given_back_min * used).max(1.0);

@@ -65,6 +65,8 @@ pub struct LogicalRequest {
     head: Head,
     means: Arc<Means>,
     tried: Vec<Arc<EndpointState>>,
+    /// Those of them that did not let it in.
+    refused: Vec<Arc<EndpointState>>,
     /// Why there was another attempt, if there was.
     retried: Option<Kind>,
     running: Option<Running>,
@@ -92,6 +94,7 @@ impl LogicalRequest {
             head,
             means: Arc::clone(means),
             tried: Vec::new(),
+            refused: Vec::new(),
             retried: None,
             running: None,
             border: None,
@@ -146,6 +149,12 @@ impl LogicalRequest {
                 Ok(Ok((response, _))) if place.carrier == Carrier::Mesh && is_refused(&response) => {
                     last = Some(self.refused(&place, &response));
                     refusals += 1;
+                    // The last word is had with all patience: also those that refused may be asked, who have said how they are.
+                    self.refused.extend(ticket.as_ref().map(|ticket| Arc::clone(ticket.endpoint())));
+                    if refusals == REFUSALS_MAX {
+                        let refused = std::mem::take(&mut self.refused);
+                        self.tried.retain(|tried| !refused.iter().any(|other| Arc::ptr_eq(other, tried)));
+                    }
                     // What comes next has nothing of the refused attempt: no retry is made of it, and none is taken from the budget.
                     if refusals > REFUSALS_MAX || !self.call.upload.rewind() {
                         return Err(last.unwrap_or_else(drained));
@@ -337,8 +346,9 @@ impl LogicalRequest {
         Some(if is_last {
             Patience::at_last(promised_ms)
         } else {
-            let believed_ms = believed.terms.first_token_ms();
-            Patience::while_others(believed_ms, believed.next_best_ms, promised_ms, &Weights::CHOSEN)
+            let (believed_ms, next_best_ms) = (believed.terms.first_token_ms(), believed.next_best_ms);
+            let asked_ms = self.call.promise.first_token.map(|_| promised_ms);
+            Patience::while_others(believed_ms, next_best_ms, asked_ms, promised_ms, &Weights::CHOSEN)
         })
     }
 

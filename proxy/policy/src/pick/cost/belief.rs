@@ -1,7 +1,7 @@
 //! What one sidecar believes of an endpoint: its last report, grown old, with what this sidecar has sent since.
 //!
 //! ```text
-//!   report ── aged ──► + own placements since ──► cost of the next one
+//!   report ── grown old, with own placements since ──► cost of the next one
 //! ```
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use penstock_model::units::Moment;
 
 use super::calls::CallBelief;
-use super::{CallReport, Placements, Prompt, Report, Speed, Terms, Weights, terms};
+use super::{CallReport, Own, Prompt, Report, Speed, Terms, Weights, terms};
 use crate::speed::{Call, CallSpeed, Unit};
 
 /// How long ago a report was made when it comes, and a request that was sent in that time is not in it. A round trip within a data
@@ -52,7 +52,7 @@ pub struct Estimate {
 #[derive(Clone, Debug, Default)]
 pub struct Belief {
     last: Option<(Moment, Told)>,
-    placements: Placements,
+    own: Own,
     calls: [CallBelief; Unit::ALL.len()],
 }
 
@@ -67,7 +67,7 @@ impl Belief {
             self.calls.iter_mut().for_each(CallBelief::forget);
         }
         let made = Moment(now.0.saturating_sub(ON_ITS_WAY.as_nanos() as u64));
-        self.placements.reported(made);
+        self.own.reported(made);
         for (belief, report) in self.calls.iter_mut().zip(told.calls) {
             report.into_iter().for_each(|report| belief.told(report, made, now));
         }
@@ -77,12 +77,12 @@ impl Belief {
 
     /// A request was sent there.
     pub fn placed(&mut self, prompt: Prompt, now: Moment) {
-        self.placements.add(now, prompt);
+        self.own.add(now, prompt);
     }
 
     /// A request that was sent there at `sent` has ended, whatever came of it.
     pub fn ended(&mut self, prompt: Prompt, sent: Moment) {
-        self.placements.ended(sent, prompt);
+        self.own.ended(sent, prompt);
     }
 
     /// A call was sent there.
@@ -113,17 +113,14 @@ impl Belief {
     /// What placing `prompt` there costs, as far as is known at `now`. An endpoint that has said nothing yet is taken to be idle but for
     /// what was sent there; one that has not shown how fast it is, to be as fast as `presumed`.
     pub fn estimate(&self, prompt: Prompt, presumed: &Speed, now: Moment) -> Estimate {
-        let (report, speed, age_ms) = match &self.last {
-            Some((came, told)) => {
-                let age_ms = now.since(*came).as_secs_f64() * 1e3;
-                let speed = told.speed.unwrap_or(*presumed);
-                (told.report.after(age_ms, &speed), speed, Some(age_ms))
-            }
-            None => (Report::default(), *presumed, None),
-        };
+        let (made, told) = self.last.unzip();
+        let speed = told.and_then(|told| told.speed).unwrap_or(*presumed);
+        let told = told.map(|told| told.report).unwrap_or_default();
+        let report = self.own.onto(told, made.unwrap_or_default(), now, &speed, &Weights::CHOSEN);
+        let age_ms = made.map(|made| now.since(made).as_secs_f64() * 1e3);
         let expected_ms = age_ms.unwrap_or(0.0) * report.arriving.min(1.0);
-        let terms = terms(&self.placements.onto(report), &speed, prompt, &Weights::CHOSEN);
-        let placements = u32::try_from(self.placements.count()).unwrap_or(u32::MAX);
+        let terms = terms(&report, &speed, prompt, &Weights::CHOSEN);
+        let placements = u32::try_from(self.own.count()).unwrap_or(u32::MAX);
         Estimate { terms, expected_ms, age_ms, placements, cached_tokens: prompt.cached_tokens }
     }
 

@@ -83,7 +83,7 @@ impl CallBelief {
         let speed = self.speed(now).map_or(*presumed, |(_, speed)| speed);
         let age_ms = self.last.map(|(came, _)| now.since(came).as_secs_f64() * 1e3);
         let report = self.report().unwrap_or_default().after(age_ms.unwrap_or(0.0), &speed);
-        let own_ahead: f64 = self.placements.iter().map(f64::from).sum();
+        let own_ahead: f64 = self.placements.iter().map(|(_, units)| f64::from(units)).sum();
         let wait_ms = speed.work_ms(report.units_ahead + own_ahead);
         let terms = Terms { wait_ms, own_ms: speed.call_ms(f64::from(call.units), 0.0), ..Terms::default() };
         Estimate {

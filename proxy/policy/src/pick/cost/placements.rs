@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use penstock_model::units::Moment;
 
-use super::{Prompt, Report};
+use super::Prompt;
 
 /// Placements that are remembered for one endpoint; with more the oldest is forgotten, and the endpoint looks emptier than it is.
 const REMEMBERED_MAX: usize = 256;
@@ -20,7 +20,7 @@ struct Placement<W> {
 
 /// The placements of one kind of work on one endpoint, oldest first.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Placements<W = Prompt> {
+pub(super) struct Placements<W = Prompt> {
     recent: VecDeque<Placement<W>>,
 }
 
@@ -32,7 +32,7 @@ impl<W> Default for Placements<W> {
 
 impl<W: Copy + PartialEq> Placements<W> {
     /// A request was sent.
-    pub fn add(&mut self, at: Moment, work: W) {
+    pub(super) fn add(&mut self, at: Moment, work: W) {
         if self.recent.len() == REMEMBERED_MAX {
             self.recent.pop_front();
         }
@@ -40,34 +40,27 @@ impl<W: Copy + PartialEq> Placements<W> {
     }
 
     /// A request that was sent `at` waits no longer: it was refused, has failed, or is over.
-    pub fn ended(&mut self, at: Moment, work: W) {
+    pub(super) fn ended(&mut self, at: Moment, work: W) {
         if let Some(place) = self.recent.iter().rposition(|placement| *placement == Placement { at, work }) {
             self.recent.remove(place);
         }
     }
 
     /// A report came that contains what arrived up to `made`: earlier placements are in it.
-    pub fn reported(&mut self, made: Moment) {
+    pub(super) fn reported(&mut self, made: Moment) {
         while self.recent.front().is_some_and(|placement| placement.at <= made) {
             self.recent.pop_front();
         }
     }
 
     /// How many are not in a report yet.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.recent.len()
     }
 
-    /// Those that are not in a report yet.
-    pub fn iter(&self) -> impl Iterator<Item = W> {
-        self.recent.iter().map(|placement| placement.work)
-    }
-}
-
-impl Placements {
-    /// The report with what was sent since.
-    pub fn onto(&self, report: Report) -> Report {
-        self.iter().fold(report, Report::with)
+    /// Those that are not in a report yet, and when they were sent, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Moment, W)> {
+        self.recent.iter().map(|placement| (placement.at, placement.work))
     }
 }
 
@@ -78,8 +71,8 @@ mod tests {
     const PROMPT: Prompt = Prompt { tokens: 100, cached_tokens: 40 };
 
     fn pending(placements: &Placements) -> (f64, u32) {
-        let report = placements.onto(Report::default());
-        (report.prompt_tokens_pending, report.sequences_waiting)
+        let tokens = placements.iter().map(|(_, prompt)| prompt.uncached_tokens()).sum();
+        (tokens, placements.count() as u32)
     }
 
     #[test]
