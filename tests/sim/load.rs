@@ -211,32 +211,6 @@ fn who_cannot_be_served_in_time_is_told_at_once_and_when_to_come_again() {
 }
 
 #[test]
-fn who_was_refused_for_want_of_patience_comes_back_when_the_others_cannot_serve_it_at_all() {
-    simulate(Transport::Memory, async || {
-        let strangers = ["a", "b", "c", "d"];
-        let callers = [&["web"], &strangers[..]].concat();
-        let world = world(8, &["--noise 0", "--noise 0 --speed 0.05"], &callers, json!({})).await;
-        for number in 0..8 {
-            assert_eq!(one(&world, "web", number, 10, &[]).await.0, 200);
-        }
-        // Some seconds of work at the fast one. To the slow one the next prompt alone is more than was promised; strangers know of neither.
-        let busy = (0..4).map(|number| one(&world, "web", 100 + number, 4_000, &[]));
-        let promised = [("x-llm-d-slo-ttft-ms", "12000")];
-        let asked = async {
-            sleep(Duration::from_millis(300)).await;
-            let asked = strangers.iter().zip(200..);
-            join_all(asked.map(|(caller, number)| one(&world, caller, number, 4_000, &promised))).await
-        };
-        let (_, answered) = tokio::join!(join_all(busy), asked);
-        let all: Vec<_> = strangers.iter().map(|caller| refusals(&world, caller)).collect();
-        assert!(answered.iter().all(|(status, _)| *status == 200), "{answered:?} {all:?}");
-        let both = |all: &BTreeMap<String, u64>| all.contains_key("elsewhere") && all.contains_key("late");
-        assert!(all.iter().any(both), "{all:?}");
-        world.end().await;
-    });
-}
-
-#[test]
 fn a_long_prompt_waits_at_the_door_until_the_answer_under_way_can_bear_it() {
     simulate(Transport::Memory, async || {
         let world = world(7, &["--noise 0"], &["web"], json!({})).await;
