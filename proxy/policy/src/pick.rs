@@ -192,6 +192,12 @@ impl fmt::Display for NoPick {
 
 impl std::error::Error for NoPick {}
 
+/// Among which of them a choice is made: those that this sidecar uses, or the spare ones where none of those has room. What others
+/// would cost need not be known.
+pub fn among(candidates: &[Candidate], in_flight_max: u32) -> Standing {
+    Open::of(candidates, in_flight_max).standing
+}
+
 /// Chooses an endpoint.
 ///
 /// `in_flight_max` is the policy's `requests_per_endpoint_max`.

@@ -291,40 +291,42 @@ impl BackendState {
             let cached_tokens = prefix.map_or(0, |prefix| state.cached.lock().cached_tokens(prefix));
             demand.map(|demand| Demand { size: Size { cached_tokens, ..demand.size }, ..demand })
         };
+        let in_flight_max = self.policy.requests_per_endpoint_max;
         let mut candidates: Vec<Candidate> = self
             .endpoints
             .iter()
             .zip(&self.members)
             .map(|(state, is_member)| {
                 let standing = self.standing(state, *is_member, tried, needs);
-                let candidate = Candidate::new(standing, state.in_flight());
-                // What others would cost, nobody asks; of those that were tried it is told.
-                if !standing.is_open() && standing != Standing::Tried {
-                    return candidate;
-                }
-                let prompt = demand_at(state).map(prompt_of).zip(presumed);
-                let Endpoint { id, sidecar, attributes } = &*state.endpoint;
-                let rank = |session| session::rank(session, &id.address, attributes.weight);
-                let load = || state.load.lock();
-                let prompt_cost = || prompt.map(|(prompt, presumed)| load().estimate(prompt, &presumed, now));
-                let call_cost = || call.map(|(call, presumed)| load().call_estimate(call, &presumed, now));
-                let cost = || prompt_cost().or_else(call_cost);
+                let Endpoint { id, attributes, .. } = &*state.endpoint;
+                let session = needs.session.as_deref().filter(|_| standing.is_open());
                 Candidate {
                     tokens_in_flight: state.tokens_in_flight.load(Ordering::Relaxed),
-                    estimate: sidecar.and_then(|_| cost()),
                     weight: attributes.weight,
-                    rank: needs.session.as_deref().map(rank),
-                    ..candidate
+                    rank: session.map(|session| session::rank(session, &id.address, attributes.weight)),
+                    ..Candidate::new(standing, state.in_flight())
                 }
             })
             .collect();
+        let open = pick::among(&candidates, in_flight_max);
+        for (candidate, state) in candidates.iter_mut().zip(&self.endpoints) {
+            // What others would cost, nobody asks; of those that were tried it is told.
+            let is_asked = [open, Standing::Tried].contains(&candidate.standing);
+            if state.endpoint.sidecar.is_none() || !is_asked {
+                continue;
+            }
+            let prompt = demand_at(state).map(prompt_of).zip(presumed);
+            let load = || state.load.lock();
+            let prompt_cost = || prompt.map(|(prompt, presumed)| load().estimate(prompt, &presumed, now));
+            let call_cost = || call.map(|(call, presumed)| load().call_estimate(call, &presumed, now));
+            candidate.estimate = prompt_cost().or_else(call_cost);
+        }
         self.handicap(&mut candidates, needs);
         let draws = Draws {
             first: seed::draw(),
             second: seed::draw(),
             turn: self.history.turn.fetch_add(1, Ordering::Relaxed),
         };
-        let in_flight_max = self.policy.requests_per_endpoint_max;
         let balancer = self.policy.load_balancer;
         let picked = pick::pick(balancer, &candidates, in_flight_max, draws);
         let address = |index: usize| self.endpoints[index].endpoint.id.address;

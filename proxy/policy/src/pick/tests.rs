@@ -69,6 +69,18 @@ fn a_spare_one_is_chosen_where_no_other_can_be() {
 }
 
 #[test]
+fn spare_ones_are_asked_for_their_cost_only_where_the_others_have_no_room() {
+    for (standings, expected) in [
+        ([(Spare, 0), (Usable, 9)], Usable),
+        ([(Spare, 0), (Usable, 10)], Spare),
+        ([(Spare, 0), (Unready, 0)], Spare),
+    ] {
+        let candidates = standings.map(|(standing, in_flight)| Candidate::new(standing, in_flight));
+        assert_eq!(among(&candidates, 10), expected, "{standings:?}");
+    }
+}
+
+#[test]
 fn the_only_one_that_can_be_chosen_is() {
     for balancer in ALL {
         for turn in 0..3 {
