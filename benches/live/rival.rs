@@ -52,16 +52,17 @@ impl Rival {
         dir: &Path,
     ) -> anyhow::Result<(Child, SocketAddr)> {
         let (at, metrics) = (free_address()?, free_address()?);
-        let mut arguments: Vec<String> = match self {
-            Self::SglangRouter => vec!["launch".to_owned()],
-            Self::VllmRouter => Vec::new(),
+        let (command, level) = match self {
+            Self::SglangRouter => (Some("launch"), "warn"),
+            Self::VllmRouter => (None, "warning"),
         };
+        let mut arguments: Vec<String> = command.into_iter().map(str::to_owned).collect();
         let own = [
             ("--host", at.ip().to_string()),
             ("--port", at.port().to_string()),
             ("--prometheus-host", metrics.ip().to_string()),
             ("--prometheus-port", metrics.port().to_string()),
-            ("--log-level", "warn".to_owned()),
+            ("--log-level", level.to_owned()),
         ];
         arguments.extend(own.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
         arguments.push("--worker-urls".to_owned());
