@@ -1,5 +1,5 @@
-//! Stands between two sidecars with an identity of its own, passes on what they say, writes down what it sees of digests, and loses one
-//! where it is told to.
+//! Stands between two sidecars with an identity of its own, passes on what they say, writes down what it sees of digests, and loses one,
+//! or all reports of a stream, where it is told to.
 //!
 //! ```text
 //!   caller's sidecar ══ mutual TLS ══► this ══ mutual TLS ══► server's sidecar
@@ -55,6 +55,7 @@ struct Seen {
     /// Of each request the tokens that its sender believed cached.
     cached: Vec<u64>,
     to_lose: usize,
+    is_mute: bool,
 }
 
 /// See the module.
@@ -80,6 +81,11 @@ impl Between {
     /// The next digest does not arrive.
     pub(crate) fn lose_next(&self) {
         lock(&self.seen).to_lose += 1;
+    }
+
+    /// From here on no report arrives, but for those in the heads of answers.
+    pub(crate) fn mute(&self) {
+        lock(&self.seen).is_mute = true;
     }
 
     /// Those that came so far.
@@ -162,6 +168,9 @@ fn reports(begun: &mut BytesMut, stream: usize, seen: &mut Seen) -> Bytes {
     let mut told = BytesMut::new();
     while let Some(part) = wire::read_report(begun) {
         let bytes = begun.split_to(part.bytes);
+        if seen.is_mute {
+            continue;
+        }
         let Some(digest) = part.digest else {
             told.extend_from_slice(&bytes);
             continue;

@@ -20,6 +20,7 @@ mod meta;
 mod parity;
 mod prefixes;
 mod promises;
+mod questions;
 mod scrape;
 mod why;
 mod world;

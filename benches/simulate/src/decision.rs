@@ -187,7 +187,7 @@ fn note(considered: Considered, backend: &BackendId, stories: &mut Stories) {
     let story = Story::new(REQUEST_ID, Moment(0), backend.clone(), Asked::default());
     let number = stories.begin(story);
     stories.tell(number, |story| story.considers(Moment(1), considered));
-    stories.tell(number, |story| story.attempt_ends(Moment(2), Ended::Answered { status: 200 }));
+    stories.tell(number, |story| story.attempt_ends(Moment(2), Ended::Answered { status: 200 }, None));
 }
 
 fn address(index: usize) -> SocketAddr {

@@ -15,6 +15,8 @@ pub struct Outcome {
     pub late_first: u64,
     /// Refusals of the requests that count.
     pub refusals: u64,
+    /// Servers that those requests asked how they are.
+    pub questions: u64,
     /// Milliseconds to the first token, sorted.
     pub to_first_ms: Vec<f64>,
     /// Mean milliseconds between tokens, one for each request with two or more, sorted.
@@ -56,6 +58,11 @@ impl Outcome {
     /// Refusals for each request.
     pub fn refusals_per_request(&self) -> f64 {
         self.refusals as f64 / self.counted.max(1) as f64
+    }
+
+    /// Servers asked how they are, for each request.
+    pub fn questions_per_request(&self) -> f64 {
+        self.questions as f64 / self.counted.max(1) as f64
     }
 
     /// Those that were in time with the first token and not with a later one.

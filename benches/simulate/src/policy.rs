@@ -300,8 +300,13 @@ pub trait Router {
         false
     }
 
-    /// The server that was chosen refused, and said how it is.
-    fn refused(&mut self, _place: usize, _now_ns: u64, _truth: &Truth) {}
+    /// Whom a request that was refused asks how they are, before it chooses again.
+    fn whom_to_ask(&mut self, _arrival: &Arrival, _view: &View<'_>) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// A server has said how it is: it refused, or was asked.
+    fn told(&mut self, _place: usize, _now_ns: u64, _truth: &Truth) {}
 
     /// The first token came, so long after the request had arrived.
     fn first_token(&mut self, _place: usize, _now_ns: u64, _to_first_ns: u64) {}

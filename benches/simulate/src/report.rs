@@ -50,6 +50,8 @@ pub struct Figures {
     pub tpot_ms: PerToken,
     /// Refusals for each request.
     pub refusals_per_request: f64,
+    /// Servers asked how they are before a request that was refused was sent again, for each request.
+    pub questions_per_request: f64,
     /// Share of the requests that were answered 429 in the end.
     pub rejected: f64,
     /// Share of the requests that came too late with the first token, or with a later one.
@@ -131,6 +133,7 @@ impl Figures {
             ttft_ms: FirstToken { p50: first(0.5), p90: first(0.9), p99: first(0.99) },
             tpot_ms: PerToken { p50: next(0.5), p99: next(0.99) },
             refusals_per_request: rounded(outcome.refusals_per_request()),
+            questions_per_request: rounded(outcome.questions_per_request()),
             rejected: rounded(share(outcome.rejected)),
             late: Late {
                 first_token: rounded(share(outcome.late_first)),

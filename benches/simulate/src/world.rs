@@ -87,6 +87,9 @@ enum Event {
     Done(u32),
     Arrive(u32),
     Again(u32),
+    /// A request's question comes to a server.
+    Asked(u32, u32),
+    Answered(u32),
 }
 
 /// Where a request is and how it fares.
@@ -97,6 +100,7 @@ struct Trip {
     place: u32,
     uncached: u64,
     refusals: u8,
+    questions: u32,
     cached_tokens: u32,
 }
 
@@ -207,7 +211,9 @@ impl<'a> World<'a> {
     fn happen(&mut self, now_ns: u64, event: Event) {
         match event {
             Event::Arrive(request) => self.arrive(request, now_ns),
-            Event::Again(request) => self.choose(request, now_ns),
+            Event::Again(request) => self.ask(request, now_ns),
+            Event::Asked(request, place) => self.tell(request, place as usize, now_ns),
+            Event::Answered(request) => self.choose(request, now_ns),
             Event::FirstToken(request) => {
                 let trip = self.trips[request as usize];
                 let place = trip.place as usize;
@@ -238,7 +244,31 @@ impl<'a> World<'a> {
         self.choose(request, now_ns);
     }
 
-    fn choose(&mut self, request: u32, now_ns: u64) {
+    /// A request that was refused asks others how they are before it chooses again, if its router does so.
+    fn ask(&mut self, request: u32, now_ns: u64) {
+        let asked = self.consult(request, now_ns, |router, arrival, view| router.whom_to_ask(arrival, view));
+        if asked.is_empty() {
+            return self.choose(request, now_ns);
+        }
+        self.trips[request as usize].questions += asked.len() as u32;
+        for place in asked {
+            self.events.push(Reverse((now_ns + NETWORK_NS, Event::Asked(request, place as u32))));
+        }
+        self.events.push(Reverse((now_ns + 2 * NETWORK_NS, Event::Answered(request))));
+    }
+
+    fn tell(&mut self, request: u32, place: usize, now_ns: u64) {
+        let truth = self.backends[place].truth(now_ns);
+        self.routers[self.trips[request as usize].sidecar as usize].told(place, now_ns, &truth);
+    }
+
+    /// What the request's router says, by what it can see.
+    fn consult<T>(
+        &mut self,
+        request: u32,
+        now_ns: u64,
+        ask: impl FnOnce(&mut dyn Router, &Arrival, &mut View<'_>) -> T,
+    ) -> T {
         let trip = self.trips[request as usize];
         let sidecar = trip.sidecar as usize;
         let arrival = &self.schedule.arrivals[request as usize];
@@ -262,7 +292,12 @@ impl<'a> World<'a> {
             own: &self.sidecars[sidecar],
             draws: &mut self.choices,
         };
-        let place = self.routers[sidecar].choose(arrival, &mut view);
+        ask(&mut *self.routers[sidecar], arrival, &mut view)
+    }
+
+    fn choose(&mut self, request: u32, now_ns: u64) {
+        let place = self.consult(request, now_ns, |router, arrival, view| router.choose(arrival, view));
+        let sidecar = self.trips[request as usize].sidecar as usize;
         let Some(patience) = self.routers[sidecar].patience() else {
             return self.send(request, place, now_ns);
         };
@@ -314,10 +349,10 @@ impl<'a> World<'a> {
 
     fn refuse(&mut self, request: u32, place: usize, now_ns: u64) {
         let trip = &mut self.trips[request as usize];
-        let truth = self.backends[place].truth(now_ns);
-        self.routers[trip.sidecar as usize].refused(place, now_ns, &truth);
         trip.refusals += 1;
-        if trip.refusals <= REFUSALS_MAX {
+        let refusals = trip.refusals;
+        self.tell(request, place, now_ns);
+        if refusals <= REFUSALS_MAX {
             self.events.push(Reverse((now_ns + 2 * NETWORK_NS, Event::Again(request))));
         } else {
             self.reject(request, now_ns);
@@ -399,6 +434,7 @@ impl<'a> World<'a> {
             }
             outcome.counted += 1;
             outcome.refusals += u64::from(trip.refusals);
+            outcome.questions += u64::from(trip.questions);
             if trip.fare.tokens < arrival.output_tokens {
                 outcome.rejected += 1;
                 continue;

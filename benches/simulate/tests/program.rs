@@ -43,7 +43,9 @@ fn json_has_one_object_a_line_for_each_policy_and_nothing_else() {
         for path in ["/ttft_ms/p50", "/ttft_ms/p90", "/ttft_ms/p99", "/tpot_ms/p50", "/tpot_ms/p99"] {
             assert!(line.pointer(path).unwrap().as_f64().unwrap() > 0.0, "{path}: {line}");
         }
-        for field in ["refusals_per_request", "prefix_hit", "sidecars", "age_ms", "capacity"] {
+        for field in
+            ["refusals_per_request", "questions_per_request", "prefix_hit", "sidecars", "age_ms", "capacity"]
+        {
             assert!(line.get(field).is_some(), "{field}: {line}");
         }
     }

@@ -95,6 +95,18 @@ struct Attempt {
     endpoints: Vec<Row>,
     patience: Option<Patience>,
     ended: Option<Ended>,
+    /// At the door of the server.
+    waited_ms: Option<f64>,
+    questions: Option<Questions>,
+}
+
+/// Who was asked how they stand, before another choice.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Questions {
+    asked: u64,
+    answered: u64,
+    took_ms: f64,
 }
 
 /// Among which costs it was drawn.

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 use penstock_model::names::BackendId;
 use penstock_model::units::Moment;
@@ -89,6 +90,21 @@ pub struct Attempt {
     pub patience: Option<Patience>,
     /// How it ended, and when; `None` while it has not.
     pub ended: Option<(Moment, Ended)>,
+    /// How long it waited there before it was let in or refused; `None` where it did not.
+    pub waited: Option<Duration>,
+    /// Who was asked how they stand, since it had been refused; `None` where nobody was.
+    pub questions: Option<Questions>,
+}
+
+/// Endpoints that were asked how they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// How many.
+    pub asked: u32,
+    /// How many said so in time.
+    pub answered: u32,
+    /// How long the request waited for it.
+    pub took: Duration,
 }
 
 /// How an attempt ended.
@@ -214,7 +230,14 @@ impl Story {
     pub fn considers(&mut self, at: Moment, considered: Considered) {
         // Nearly all have one attempt, and a vector that grows by itself begins with four.
         self.attempts.reserve_exact(1);
-        self.attempts.push(Attempt { at, considered, patience: None, ended: None });
+        self.attempts.push(Attempt {
+            at,
+            considered,
+            patience: None,
+            ended: None,
+            waited: None,
+            questions: None,
+        });
     }
 
     /// The endpoint chosen is told how long it may take.
@@ -224,10 +247,18 @@ impl Story {
         }
     }
 
-    /// The last attempt has ended.
-    pub fn attempt_ends(&mut self, at: Moment, ended: Ended) {
+    /// The last attempt has ended, after it had waited there for so long, if it had.
+    pub fn attempt_ends(&mut self, at: Moment, ended: Ended, waited: Option<Duration>) {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.ended = Some((at, ended));
+            attempt.waited = waited;
+        }
+    }
+
+    /// Before it was placed once more, others were asked.
+    pub fn asks(&mut self, questions: Questions) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.questions = Some(questions);
         }
     }
 

@@ -3,7 +3,9 @@
 use penstock_engine::scheduler::{Moment, Profile, Request, Step};
 use penstock_model::units::Moment as Instant;
 use penstock_policy::gate::{Patience, REFUSALS_MAX, Verdict, decide};
-use penstock_policy::pick::cost::{Own, Prompt, Report, Speed, Terms, Weights, choose, terms};
+use penstock_policy::pick::cost::{
+    Estimate, Own, Prompt, Report, Speed, Terms, Weights, choose, terms, whom_to_ask,
+};
 
 use crate::backend::{Backend, Truth};
 use crate::trace::Arrival;
@@ -87,20 +89,37 @@ impl LeastCost {
         let grown = known.own.onto(report, made, now, &view.speeds[place], view.weights);
         (grown, (view.now_ns - made_ns) as f64 / 1e6)
     }
+
+    /// What a place would cost, as far as this sidecar knows.
+    fn estimate(&mut self, place: usize, arrival: &Arrival, view: &View<'_>) -> Estimate {
+        let (report, age_ms) = self.report(place, view);
+        let prompt = view.prompt(arrival, place);
+        Estimate {
+            terms: terms(&report, &view.speeds[place], prompt, view.weights),
+            expected_ms: age_ms * report.arriving.min(1.0),
+            age_ms: Some(age_ms),
+            placements: 0,
+            cached_tokens: prompt.cached_tokens,
+        }
+    }
 }
 
 impl Router for LeastCost {
+    fn whom_to_ask(&mut self, arrival: &Arrival, view: &View<'_>) -> Vec<usize> {
+        if view.refusals < REFUSALS_MAX {
+            return Vec::new();
+        }
+        // As in a sidecar, those that refused may be chosen again; what they have said is young.
+        whom_to_ask((0..view.count()).map(|place| (place, self.estimate(place, arrival, view))))
+    }
+
     fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
         if view.refusals == 0 || view.refusals == REFUSALS_MAX {
             self.known.iter_mut().for_each(|known| known.tried = false);
         }
-        let mut expected_ms = 0.0;
-        let mut all: Vec<Terms> = Vec::with_capacity(view.count());
-        for place in 0..view.count() {
-            let (report, age_ms) = self.report(place, view);
-            expected_ms += age_ms * report.arriving.min(1.0);
-            all.push(terms(&report, &view.speeds[place], view.prompt(arrival, place), view.weights));
-        }
+        let all: Vec<Estimate> = (0..view.count()).map(|place| self.estimate(place, arrival, view)).collect();
+        let expected_ms: f64 = all.iter().map(|estimate| estimate.expected_ms).sum();
+        let all: Vec<Terms> = all.into_iter().map(|estimate| estimate.terms).collect();
         let costs: Vec<f64> = all
             .iter()
             .zip(&self.known)
@@ -132,7 +151,7 @@ impl Router for LeastCost {
         self.door == Door::Gated
     }
 
-    fn refused(&mut self, place: usize, now_ns: u64, truth: &Truth) {
+    fn told(&mut self, place: usize, now_ns: u64, truth: &Truth) {
         self.known[place].told = Some((now_ns, report_of(truth)));
     }
 }

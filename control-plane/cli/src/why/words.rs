@@ -1,6 +1,6 @@
 //! What a sidecar knows of a request, in sentences and tables.
 
-use super::{Attempt, Cost, Counts, Ended, Level, Load, Outcome, Page, Request, Row};
+use super::{Attempt, Cost, Counts, Ended, Level, Load, Outcome, Page, Questions, Request, Row};
 use crate::fetch::Site;
 use crate::output::{self, Cell, Colour, Ink};
 
@@ -87,7 +87,16 @@ fn tried(request: &Request, attempt: &Attempt, number: usize, colour: Colour) ->
     }
     if attempt.nobody.is_none() {
         text.push_str(&ended(attempt, request.outcome.is_some()));
+        if let Some(ms) = attempt.waited_ms {
+            text.push_str(&format!(
+                " Of that it waited {} at the server, for answers under way there to gain time.",
+                span(ms)
+            ));
+        }
         text.push('\n');
+    }
+    if let Some(questions) = &attempt.questions {
+        text.push_str(&asked(questions));
     }
     text
 }
@@ -306,6 +315,18 @@ fn ended(attempt: &Attempt, is_over: bool) -> String {
             )
         }
     }
+}
+
+/// Who was asked before the next attempt.
+fn asked(questions: &Questions) -> String {
+    let Questions { asked, answered, took_ms } = *questions;
+    format!(
+        "Before it was sent once more, {} {} asked how loaded they are, since their last reports were old; {} answered, within {}.\n",
+        counted(asked, "endpoint"),
+        if asked == 1 { "was" } else { "were" },
+        grouped(answered),
+        span(took_ms)
+    )
 }
 
 fn refusal(reason: &str, first_token_ms: Option<f64>, willing_ms: Option<f64>) -> String {

@@ -20,6 +20,7 @@
 //!
 //! Numbers in, numbers out: where reports come from and who learns the speed is not known here.
 
+mod ask;
 mod belief;
 mod calls;
 mod level;
@@ -27,6 +28,7 @@ mod own;
 mod placements;
 mod weights;
 
+pub use ask::{YOUNG_MS, whom_to_ask};
 pub use belief::{Belief, Estimate, Told};
 pub use calls::CallReport;
 pub use level::{Choice, NEAR, choose};

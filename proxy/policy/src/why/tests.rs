@@ -23,7 +23,7 @@ fn tell_all(stories: &mut Stories, number: Number, said: &str) {
     for _ in 0..4 {
         stories.tell(number, |story| story.considers(Moment(1), considered(2 * ROWS_MAX)));
         let ended = Ended::Failed { kind: Kind::Reset, message: text(said) };
-        stories.tell(number, |story| story.attempt_ends(Moment(2), ended));
+        stories.tell(number, |story| story.attempt_ends(Moment(2), ended, None));
     }
     let outcome = Outcome {
         at: Moment(3),

@@ -59,7 +59,11 @@ pub(super) async fn let_in(
     let passed = match offered {
         Ok(Offered::In(stay)) => Ok(stay),
         // On the heap: it is rare, and an open stream must not hold its room.
-        Ok(Offered::Waits(waiting)) => Box::pin(wait(caller, exchange, waiting)).await?,
+        Ok(Offered::Waits(waiting)) => {
+            let passed = Box::pin(wait(caller, exchange, waiting)).await?;
+            exchange.waited = Some(clock::now().since(now));
+            passed
+        }
         Err(refused) => Err(refused),
     };
     match passed {

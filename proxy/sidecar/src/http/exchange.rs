@@ -87,6 +87,8 @@ pub struct Exchange {
     pub call: Option<CallStay>,
     /// Why it was not given one.
     pub refusal: Option<Refused>,
+    /// Inbound: how long it waited before it was let in or refused; `None` where it did not.
+    pub waited: Option<Duration>,
     answered: Answered,
     account: Option<Account>,
 }
@@ -206,6 +208,7 @@ impl Exchange {
             stay: None,
             call: None,
             refusal: None,
+            waited: None,
             answered: Answered::default(),
             account: None,
             shared: Arc::clone(shared),
@@ -309,6 +312,9 @@ impl Exchange {
         if let Some(engine) = &self.engine {
             let unit = self.call.as_ref().map(CallStay::unit);
             fields.insert(wire::LOAD, wire::write_load(&engine.report(clock::now()), unit));
+        }
+        if let Some(waited) = self.waited {
+            wire::write_waited(fields, waited);
         }
         if let Some(Refused { refusal, terms }) = self.refusal {
             fields.insert(wire::REFUSED, wire::write_refusal(refusal, terms.first_token_ms()));

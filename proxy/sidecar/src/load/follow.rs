@@ -14,7 +14,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -38,8 +37,6 @@ const REPORTS_PER_SECOND: u32 = 500;
 const STREAMS_MAX: u32 = u32::MAX;
 /// After a stream that broke, or was refused, the next one is not opened sooner than this.
 const PAUSE: Duration = Duration::from_secs(1);
-/// For the log of the other side; nothing looks at it.
-const PATH: PathAndQuery = PathAndQuery::from_static("/.penstock/load");
 
 /// Follows endpoints.
 #[derive(Debug)]
@@ -168,7 +165,8 @@ impl Way {
         let mut headers = HeaderMap::from_iter([(WIRE, WIRE_VERSION)]);
         headers::insert_text(&mut headers, SUBSCRIBE, &self.address.to_string());
         wire::write_interval(&mut headers, interval);
-        let head = Head { method: Method::GET, target: PATH, authority: self.address.to_string(), headers };
+        let head =
+            Head { method: Method::GET, target: wire::PATH, authority: self.address.to_string(), headers };
         let (response, mut answer) = attempt::beside(lease, head, &Call::of_our_own()).await?;
         if response.status() != StatusCode::OK {
             return Ok(());

@@ -8,6 +8,8 @@
 //! many of them it is longer, so that all together cost no more than [`REPORTS_PER_SECOND`], and so it is where a caller's sidecar asks
 //! for that, because it listens to many. Where nothing changes nothing is sent.
 //!
+//! Who asks by `HEAD` is told once, in the head of the answer.
+//!
 //! With a report comes a digest of the prompts that were cached or dropped since the last one, for peers whose identity is known and while
 //! there are keys; what one digest cannot take comes with the next. A new key begins anew.
 
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use penstock_policy::prefix::{Cursor, Digest};
 use tokio::time::sleep;
 
@@ -46,7 +48,11 @@ pub async fn serve(shared: &Arc<Shared>, caller: &mut Caller) -> Connection {
     let sent = match named.and_then(|address: SocketAddr| shared.application(address)) {
         Some(application) => {
             let engine = shared.engines.of(&application);
-            reports(shared, caller, &engine).await
+            if caller.head().method == Method::HEAD {
+                answer(caller, &engine).await
+            } else {
+                reports(shared, caller, &engine).await
+            }
         }
         None => refuse(caller).await,
     };
@@ -58,6 +64,13 @@ pub async fn serve(shared: &Arc<Shared>, caller: &mut Caller) -> Connection {
 
 async fn refuse(caller: &mut Caller) -> Result<(), CallerError> {
     caller.send_head(head(StatusCode::MISDIRECTED_REQUEST), Then::End).await
+}
+
+/// How it stands at this moment, and nothing more.
+async fn answer(caller: &mut Caller, engine: &Engine) -> Result<(), CallerError> {
+    let mut head = head(StatusCode::OK);
+    head.headers.insert(wire::LOAD, wire::write_load(&engine.report(clock::now()), None));
+    caller.send_head(head, Then::End).await
 }
 
 fn head(status: StatusCode) -> http::response::Parts {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use penstock_delivery::proto::penstock::load::v1;
 use penstock_model::units::Moment;
@@ -23,6 +24,8 @@ use crate::http::headers;
 pub const LOAD: HeaderName = HeaderName::from_static("x-penstock-load");
 /// The request was not let in, for this reason.
 pub const REFUSED: HeaderName = HeaderName::from_static("x-penstock-refused");
+/// On the answer to a request that waited before it was let in or refused: milliseconds.
+pub const WAITED: HeaderName = HeaderName::from_static("x-penstock-waited-ms");
 /// What a request demands of a model server.
 pub const PROMPT: HeaderName = HeaderName::from_static("x-penstock-prompt");
 /// What a call demands of a server: `tokens=N`, `items=N` or `bytes=N`.
@@ -35,12 +38,14 @@ pub const BODY: HeaderName = HeaderName::from_static("x-penstock-body");
 /// On a 100: the request has been let in.
 pub const ACCEPTED: HeaderName = HeaderName::from_static("x-penstock-accepted");
 /// Asks for reports of an application instead of for the application: in place of `x-penstock-target`, so that a sidecar that does not
-/// know it answers 421.
+/// know it answers 421. By `HEAD` it asks for one, in the head of the answer.
 pub const SUBSCRIBE: HeaderName = HeaderName::from_static("x-penstock-subscribe");
 /// With it: how many milliseconds must lie between two reports at least, by the wish of who asks.
 pub const INTERVAL: HeaderName = HeaderName::from_static("x-penstock-interval-ms");
 /// Whatever is asked for, it is no more than this: nobody would choose by older reports.
 const INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// Path of such requests, for the log of the other side; nothing looks at it.
+pub const PATH: PathAndQuery = PathAndQuery::from_static("/.penstock/load");
 /// Content type of a stream of reports: each with its length before it, as a varint.
 pub const REPORTS: &str = "application/vnd.penstock.load-reports";
 /// Longest report of a stream that is read, with its length and a digest.
@@ -64,6 +69,16 @@ pub fn read_refusal(fields: &HeaderMap) -> Option<(Option<Refusal>, Option<u32>)
     let named = text.split(',').next().unwrap_or_default().trim();
     let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.as_str() == named);
     Some((refusal, parameter(text, "first-token")))
+}
+
+/// How long a request waited before it was let in or refused.
+pub fn write_waited(fields: &mut HeaderMap, waited: Duration) {
+    headers::insert_text(fields, WAITED, &waited.as_millis().to_string());
+}
+
+/// The same, read; `None` where it did not wait.
+pub fn read_waited(fields: &HeaderMap) -> Option<Duration> {
+    headers::text(fields, &WAITED)?.parse().ok().map(Duration::from_millis)
 }
 
 /// What a request demands of a model server.

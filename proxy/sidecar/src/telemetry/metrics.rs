@@ -85,6 +85,8 @@ pub struct Metrics {
     pub picks: IntCounterVec,
     /// Requests that a model server's sidecar did not let in, by reason: at that sidecar, and at those of callers.
     pub refusals: IntCounterVec,
+    /// Endpoints asked how they stand.
+    pub load_questions: IntCounterVec,
     /// Requests that waited at the door of a model server.
     pub door_waits: IntCounter,
     /// Good and bad events of each objective.
@@ -236,6 +238,11 @@ impl Metrics {
                 "penstock_refusals_total",
                 "Requests that the sidecar of a model server did not let in, before anything was computed.",
                 &["direction", "backend_namespace", "backend_name", "reason"],
+            )?,
+            load_questions: declare.counters(
+                "penstock_load_questions_total",
+                "Endpoints asked how they stand before a request that was refused twice was sent once more.",
+                &["result"],
             )?,
             door_waits: declare.counter(
                 "penstock_door_waits_total",

@@ -130,6 +130,12 @@ fn attempt(attempt: &Attempt, since: impl Fn(Moment) -> f64) -> Value {
             "promisedMs": bounded(patience.promised_ms),
         })),
         "ended": attempt.ended.as_ref().map(|(at, how)| ended(since(*at), how)),
+        "waitedMs": attempt.waited.map(millis),
+        "questions": attempt.questions.map(|questions| json!({
+            "asked": questions.asked,
+            "answered": questions.answered,
+            "tookMs": millis(questions.took),
+        })),
     })
 }
 

@@ -245,6 +245,12 @@ impl Pool {
         }
     }
 
+    /// A place on a shared connection that is open, whoever has made it and however full it is.
+    pub fn open(&self, place: &Place) -> Option<Lease> {
+        let shelf = self.shared.lock().get(place).map(Arc::clone)?;
+        shelf.room(u32::MAX)
+    }
+
     /// A connection that is open and has room.
     fn at_hand(&self, place: &Place, terms: Terms) -> Option<Link> {
         let kept = || self.kept(place).map(Link::Single);

@@ -18,7 +18,7 @@ use penstock_policy::gate::{Patience, REFUSALS_MAX, Refusal};
 use penstock_policy::pick::NoPick;
 use penstock_policy::pick::cost::{Told, Weights};
 use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
-use penstock_policy::why::{self, Ended, Story};
+use penstock_policy::why::{self, Ended, Questions, Story};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
@@ -30,6 +30,7 @@ use crate::clock;
 use crate::fleet::{EndpointState, Ticket};
 use crate::http::headers::{self, UNPROCESSED};
 use crate::http::reply;
+use crate::load::ask;
 use crate::load::follow::Follower;
 use crate::load::wire::{self, REFUSED};
 use crate::telemetry::Telemetry;
@@ -140,11 +141,13 @@ impl LogicalRequest {
             let head = self.head_for(ticket.as_ref(), retries + u32::from(refusals) + 1, refusals);
             let sent = attempt::attempt(&self.means.pool, &place, terms, head, &self.call);
             let sent = bounded(deadline, sent).await;
-            let load = load_of(&sent, &place);
+            let fields = mesh_fields(&sent, &place);
+            let load = fields.and_then(wire::read_load);
+            let waited = fields.and_then(wire::read_waited);
             if let (Some(told), Some(ticket)) = (load, &ticket) {
                 ticket.endpoint().told(told);
             }
-            self.tell(|story| story.attempt_ends(clock::now(), ended(&sent, &place, load)));
+            self.tell(|story| story.attempt_ends(clock::now(), ended(&sent, &place, load), waited));
             let failed = match sent {
                 Ok(Ok((response, _))) if place.carrier == Carrier::Mesh && is_refused(&response) => {
                     last = Some(self.refused(&place, &response));
@@ -158,6 +161,10 @@ impl LogicalRequest {
                     // What comes next has nothing of the refused attempt: no retry is made of it, and none is taken from the budget.
                     if refusals > REFUSALS_MAX || !self.call.upload.rewind() {
                         return Err(last.unwrap_or_else(drained));
+                    }
+                    drop(ticket);
+                    if refusals == REFUSALS_MAX {
+                        self.ask().await;
                     }
                     continue;
                 }
@@ -293,6 +300,24 @@ impl LogicalRequest {
                 }
                 Ok((place, terms, Some(ticket)))
             }
+        }
+    }
+
+    /// Before the last word: those of whom nobody has heard for a while are asked how they stand.
+    async fn ask(&mut self) {
+        let Target::Backend(state) = &self.call.target else { return };
+        let whom = state.whom_to_ask(&self.tried, &self.call.needs);
+        if whom.is_empty() {
+            return;
+        }
+        let begun = clock::now();
+        let answered = ask::ask(&self.means.pool, state, &whom).await;
+        let asked = u32::try_from(whom.len()).unwrap_or(u32::MAX);
+        let questions = Questions { asked, answered, took: clock::now().since(begun) };
+        self.tell(|story| story.asks(questions));
+        let metrics = &self.means.telemetry.metrics;
+        for (result, count) in [("answered", answered), ("unanswered", asked - answered)] {
+            metrics.load_questions.with_label_values(&[result]).inc_by(count.into());
         }
     }
 
@@ -484,10 +509,10 @@ fn busy() -> Fault {
     Fault { side: Side::Upstream, kind: Kind::Busy, sent: Sent::Something }
 }
 
-/// How the endpoint stands, where its sidecar says so with what it answered.
-fn load_of(sent: &Attempted, place: &Place) -> Option<Told> {
+/// Fields of an answer in which the endpoint's sidecar tells of itself.
+fn mesh_fields<'a>(sent: &'a Attempted, place: &Place) -> Option<&'a HeaderMap> {
     let (response, _) = sent.as_ref().ok()?.as_ref().ok().filter(|_| place.carrier == Carrier::Mesh)?;
-    wire::read_load(response.headers())
+    Some(response.headers())
 }
 
 /// An attempt's end in the words of its story.

@@ -1,0 +1,45 @@
+//! Outbound: asks the sidecars of a few endpoints how they stand at this moment.
+//!
+//! For a request that was refused twice: it is placed once more, and where reports are old nobody knows who has room. All are asked at
+//! once, over connections that are there; whoever has none, or does not answer soon, stays as he was last known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use http::{HeaderMap, Method};
+use tokio::time::timeout;
+
+use super::wire::{self, SUBSCRIBE};
+use crate::fleet::{BackendState, EndpointState};
+use crate::http::headers::{self, WIRE, WIRE_VERSION};
+use crate::upstream::attempt::{self, Head};
+use crate::upstream::call::Call;
+use crate::upstream::place::Place;
+use crate::upstream::pool::Pool;
+
+/// Longest time that a request waits for answers. Mostly they take a round trip.
+const ANSWER_MAX: Duration = Duration::from_millis(50);
+
+/// Asks those; what they say is known of them from here on. How many have answered.
+pub async fn ask(pool: &Pool, backend: &BackendState, asked: &[&Arc<EndpointState>]) -> u32 {
+    let questions = asked.iter().map(|state| timeout(ANSWER_MAX, question(pool, backend, state)));
+    join_all(questions)
+        .await
+        .into_iter()
+        .map(|answered| u32::from(answered.is_ok_and(|told| told.is_some())))
+        .sum()
+}
+
+async fn question(pool: &Pool, backend: &BackendState, state: &EndpointState) -> Option<()> {
+    let mut lease = pool.open(&Place::of_endpoint(backend, &state.endpoint))?;
+    // It is no request, and must not keep requests out.
+    lease.step_aside();
+    let address = state.endpoint.id.address.to_string();
+    let mut headers = HeaderMap::from_iter([(WIRE, WIRE_VERSION)]);
+    headers::insert_text(&mut headers, SUBSCRIBE, &address);
+    let head = Head { method: Method::HEAD, target: wire::PATH, authority: address, headers };
+    let (response, _) = attempt::beside(lease, head, &Call::of_our_own()).await.ok()?;
+    state.told(wire::read_load(response.headers())?);
+    Some(())
+}
