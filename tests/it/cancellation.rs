@@ -242,7 +242,10 @@ async fn towards(hole: std::net::SocketAddr, mesh: &Mesh) -> Sidecar {
     let endpoint = Endpoint { address: ([127, 0, 0, 1], 9).into(), sidecar: Some(hole) };
     let documents = [
         backend("chat", &[endpoint]).with("default", true),
-        policy("chat").with("connectionPool", json!({"tcp": {"connectTimeout": "5m"}})),
+        // Where costs decide, the sidecar connects on its own account as well, to hear how the endpoint stands.
+        policy("chat")
+            .with("connectionPool", json!({"tcp": {"connectTimeout": "5m"}}))
+            .with("loadBalancer", json!({"policy": "P2C"})),
     ];
     mesh.publish(&documents, &[&web]).await;
     web
