@@ -4,6 +4,7 @@ use anyhow::Context;
 use penstock_benches::clock;
 use penstock_engine::scheduler::{PROFILES, Profile};
 use penstock_simulate::capacity::capacity;
+use penstock_simulate::learn::Speeds;
 use penstock_simulate::outcome::Outcome;
 use penstock_simulate::policy::Policy;
 use penstock_simulate::prefix::Knowledge;
@@ -69,6 +70,7 @@ fn setting(asked: &Asked) -> anyhow::Result<Setting> {
         sidecars: asked.sidecars.into(),
         age_ns: asked.age,
         prefix: Knowledge::Digest,
+        speeds: Speeds::Known,
         slow: None,
         noise: NOISE,
         slo: Slo::standard(Form::Deadline),

@@ -245,6 +245,11 @@ impl Backend {
         &self.engine
     }
 
+    /// Its sidecar has learned how fast it is.
+    pub fn believe(&mut self, speed: Speed) {
+        self.speed = speed;
+    }
+
     /// From the next step on the hardware runs at `speed` times its profile.
     pub fn run_at(&mut self, speed: f64) {
         let kept = self.engine.run_at(speed);

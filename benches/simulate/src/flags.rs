@@ -7,6 +7,7 @@ use clap::Parser;
 use penstock_engine::scheduler::{PROFILES, Profile};
 
 use crate::decision::Case;
+use crate::learn::Speeds;
 use crate::policy::Policy;
 use crate::prefix::Knowledge;
 use crate::slo::{Form, Slo};
@@ -36,6 +37,9 @@ pub struct Flags {
     /// How `least-cost` knows the servers' prefix caches.
     #[arg(long, value_enum, default_value = "precise", value_name = "HOW")]
     pub prefix: Knowledge,
+    /// How `least-cost` knows how fast the servers are.
+    #[arg(long, value_enum, default_value = "known", value_name = "HOW")]
+    pub speed: Speeds,
     /// Policies.
     #[arg(long, required_unless_present_any = ["search", "decision", "matrix"], value_delimiter = ',', value_name = "NAME")]
     pub policy: Vec<Policy>,
@@ -115,6 +119,7 @@ impl Flags {
             sidecars: self.sidecars,
             age_ns: self.age,
             prefix: self.prefix,
+            speeds: self.speed,
             slow: self.slow,
             noise: self.noise,
             slo: Slo::standard(self.slo),

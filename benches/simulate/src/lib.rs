@@ -5,6 +5,7 @@ pub mod capacity;
 pub mod decision;
 pub mod draw;
 pub mod flags;
+pub mod learn;
 pub mod matrix;
 pub mod outcome;
 mod plot;

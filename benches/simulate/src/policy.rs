@@ -151,8 +151,8 @@ impl Policy {
         }
     }
 
-    /// Whether it knows the caches of servers by their digests where there are some.
-    pub fn reads_digests(self) -> bool {
+    /// Whether it is ours: it knows caches by digests and speeds as they are learned, where the setting asks for that.
+    pub fn is_ours(self) -> bool {
         matches!(self, Self::LeastCost | Self::LeastCostNoRefusal)
     }
 

@@ -21,6 +21,7 @@ use penstock_policy::pick::cost::{Prompt, Speed, Weights};
 
 use crate::backend::Backend;
 use crate::draw::{Draws, Purpose};
+use crate::learn::{Meters, Speeds};
 use crate::outcome::Outcome;
 use crate::policy::{Policy, Router, View, speed_of, verdict};
 use crate::prefix::{Digests, Knowledge};
@@ -53,6 +54,8 @@ pub struct Setting {
     pub age_ns: u64,
     /// How prefix caches are known.
     pub prefix: Knowledge,
+    /// How the servers' speeds are known.
+    pub speeds: Speeds,
     /// Slower servers.
     pub slow: Option<Slow>,
     /// Sigma of the noise on step times.
@@ -121,6 +124,8 @@ struct World<'a> {
     countable: u64,
     broken: u64,
     digests: Option<Digests>,
+    /// What sidecars beside the servers have learned, where speeds are not just known.
+    meters: Option<Meters>,
 }
 
 /// Runs a schedule under a policy.
@@ -149,10 +154,13 @@ impl<'a> World<'a> {
             (0..setting.sidecars).map(|_| (phases.unit() * setting.age_ns as f64) as u64).collect();
         let kv_tokens: Vec<u64> =
             backends.iter().map(|backend: &Backend| backend.truth(0).kv_tokens_total).collect();
-        let digests = (setting.prefix == Knowledge::Digest && policy.reads_digests())
+        let digests = (setting.prefix == Knowledge::Digest && policy.is_ours())
             .then(|| Digests::new(&kv_tokens, &phases_ns, setting.age_ns));
+        let meters = (setting.speeds == Speeds::Learned && policy.is_ours())
+            .then(|| Meters::starting(setting.backends));
         Ok(Self {
             digests,
+            meters,
             phases_ns,
             speeds: (0..setting.backends).map(|at| speed_of(&setting.profile, setting.speed(at))).collect(),
             sidecars: (0..setting.sidecars).map(|_| Sidecar::new(setting.backends)).collect(),
@@ -269,6 +277,7 @@ impl<'a> World<'a> {
         now_ns: u64,
         ask: impl FnOnce(&mut dyn Router, &Arrival, &mut View<'_>) -> T,
     ) -> T {
+        self.learn(now_ns);
         let trip = self.trips[request as usize];
         let sidecar = trip.sidecar as usize;
         let arrival = &self.schedule.arrivals[request as usize];
@@ -314,6 +323,15 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What the sidecars beside the servers know of their speeds by now.
+    fn learn(&mut self, now_ns: u64) {
+        let Some(meters) = &mut self.meters else { return };
+        meters.speeds(Moment(now_ns), &mut self.speeds);
+        for (backend, speed) in self.backends.iter_mut().zip(&self.speeds) {
+            backend.believe(*speed);
+        }
+    }
+
     /// A prompt as a server's sidecar sees it.
     fn prompt(&self, request: u32, place: usize) -> Prompt {
         let arrival = &self.schedule.arrivals[request as usize];
@@ -325,6 +343,9 @@ impl<'a> World<'a> {
     }
 
     fn verdict(&self, request: u32, place: usize, patience: Patience, now_ns: u64) -> Verdict {
+        if self.meters.as_ref().is_some_and(|meters| meters.is_idle(place)) {
+            return Verdict::Serve;
+        }
         let (backend, speed) = (&self.backends[place], &self.speeds[place]);
         verdict(backend, speed, self.prompt(request, place), now_ns, patience, &self.setting.weights)
     }
@@ -334,6 +355,7 @@ impl<'a> World<'a> {
         if self.doors[place].is_empty() {
             return;
         }
+        self.learn(now_ns);
         let mut door = std::mem::take(&mut self.doors[place]);
         let now = Moment(now_ns);
         while let Some((request, pass)) =
@@ -368,6 +390,7 @@ impl<'a> World<'a> {
     }
 
     fn send(&mut self, request: u32, place: usize, now_ns: u64) {
+        let prompt = self.prompt(request, place);
         let arrival = &self.schedule.arrivals[request as usize];
         let trip = &mut self.trips[request as usize];
         trip.place = place as u32;
@@ -384,6 +407,8 @@ impl<'a> World<'a> {
         let taken = self.backends[place].submit(now_ns, u64::from(request), arrival, promise);
         if !taken {
             self.reject(request, now_ns);
+        } else if let Some(meters) = &mut self.meters {
+            meters.sent(place, request, prompt, Moment(now_ns));
         }
     }
 
@@ -396,6 +421,9 @@ impl<'a> World<'a> {
         let tokens = self.backends[place].step(at_ns, &mut self.admitted);
         for (id, cached_tokens) in &self.admitted {
             self.trips[*id as usize].cached_tokens = *cached_tokens;
+            if let Some(meters) = &mut self.meters {
+                meters.found(place, *id as u32, *cached_tokens);
+            }
             if let Some(digests) = &mut self.digests {
                 let request = *id as u32;
                 digests.counted(place, request, &self.schedule.arrivals[request as usize], *cached_tokens);
@@ -410,6 +438,9 @@ impl<'a> World<'a> {
             trip.fare.token(here_ns, arrival.prompt_tokens, arrival.output_tokens, slo);
             if trip.fare.late && !was_late {
                 self.broken += u64::from(counted(self.schedule, &trip.fare));
+            }
+            if let Some(meters) = &mut self.meters {
+                meters.token(place, request, token.last, Moment(token.at.nanos()));
             }
             if let Some(digests) = &mut self.digests {
                 digests.token(place, arrival, token.index, token.last);

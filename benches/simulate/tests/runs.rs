@@ -5,6 +5,7 @@
 use penstock_engine::scheduler::Profile;
 use penstock_policy::pick::cost::Weights;
 use penstock_simulate::capacity::{ATTAINMENT, at, capacity};
+use penstock_simulate::learn::Speeds;
 use penstock_simulate::policy::Policy;
 use penstock_simulate::prefix::Knowledge;
 use penstock_simulate::slo::{Form, Slo};
@@ -31,6 +32,7 @@ fn setting() -> Setting {
         sidecars: 8,
         age_ns: SECOND_NS / 20,
         prefix: Knowledge::Precise,
+        speeds: Speeds::Known,
         slow: None,
         noise: 0.05,
         slo: Slo::standard(Form::Deadline),
@@ -93,6 +95,17 @@ fn every_request_is_answered_and_counted_once() {
         assert_eq!(outcome.rejected + outcome.to_first_ms.len() as u64, expected, "{policy}");
         assert!(outcome.to_first_ms[0] >= 6.0, "front end and network: {}", outcome.to_first_ms[0]);
     }
+}
+
+#[test]
+fn sidecars_that_learn_how_fast_servers_are_do_nearly_as_well_as_if_they_knew() {
+    let slow = Some(Slow { every: 4, speed: 0.5 });
+    let kept = |speeds| {
+        let setting = Setting { slow, speeds, ..setting() };
+        at(&trace(), setting, named("least-cost"), 1.5).unwrap().outcome.attainment()
+    };
+    let [known, learned] = [Speeds::Known, Speeds::Learned].map(kept);
+    assert!(known > 0.9 && learned > known - 0.02, "known {known}, learned {learned}");
 }
 
 #[test]

@@ -42,6 +42,8 @@ const PERIOD_STEPS: f64 = 4.0;
 const PERIOD_TOKENS_MIN: f64 = 256.0;
 /// Steps in which prompts should have been computed and none was, after which a stretch is not learned from.
 const IDLE_STEPS_MAX: u32 = 2;
+/// A step that took at most so many times what it takes without prompts had none in it.
+const IDLE_MAX: f64 = 1.5;
 /// Steps of a prompt that was alone from which the size of a step can be told.
 const SIZED_STEPS_MIN: f64 = 4.0;
 /// A pair of tokens costs at most this share of a token: a model with 512 hidden units, far below any that is served.
@@ -149,7 +151,7 @@ impl Learner {
         Self {
             speed: prior,
             steps: Fit::starting(steps, [1.0, 16.0], sure, STEP_KEEP),
-            prompts: Fit::starting(prompts, [0.3, 0.3, 1.0], 0.3 * sure, PERIOD_KEEP).bounded(pairs),
+            prompts: Fit::starting(prompts, as_sure(prompts, 0.3), 0.3 * sure, PERIOD_KEEP).bounded(pairs),
             step_change: Change::default(),
             prompt_change: Change::default(),
             periods: Periods::new(),
@@ -438,13 +440,18 @@ impl Learner {
             period.took_ms += took_ms;
             period.beside_ms += steps * self.steps.expected(&x);
             period.is_unseen |= is_unseen;
+            let is_busy = took_ms > IDLE_MAX * self.steps.expected(&x);
+            period.busy_steps += u32::from(is_busy);
             if is_unseen || self.queue.in_step().tokens > 0.0 {
                 period.steps += steps;
                 period.sequences += steps * f64::from(self.sequences);
                 self.watch_step(took_ms);
             } else if self.queue.ready().is_none() {
-                period.idle_steps += 1;
-                self.is_held_up = true;
+                period.late_steps += 1;
+                if !is_busy {
+                    period.idle_steps += 1;
+                    self.is_held_up = true;
+                }
             }
         } else {
             self.learn_step(&x, took_ms);
@@ -543,15 +550,17 @@ impl Learner {
     }
 
     fn learn_step_size(&mut self, period: &Period) {
-        // Steps that should have found nothing left, and did: the engine computes less in one than was thought.
-        let steps = period.steps + f64::from(period.idle_steps);
+        // Steps that should have found nothing left, and did: the engine computes less in one than was thought. But in one that was short it
+        // computed nothing: the prompt waited.
+        let (most, busy) = (period.steps + f64::from(period.late_steps), f64::from(period.busy_steps));
         let tokens = period.work.tokens + period.sequences;
-        if period.prompts != 1 || period.is_unseen || steps < SIZED_STEPS_MIN {
+        if period.prompts != 1 || period.is_unseen || most < SIZED_STEPS_MIN {
             return;
         }
         // One step more or less may belong to it; only the last one is not full.
         let known = self.speed.step_tokens_max;
-        let bounded = known.max(tokens / (steps + 1.0)).min(tokens / (steps - 2.0));
+        let at_most = if busy > 2.0 { tokens / (busy - 2.0) } else { f64::INFINITY };
+        let bounded = known.max(tokens / (most + 1.0)).min(at_most);
         self.speed.step_tokens_max = (known + 0.5 * (bounded - known)).max(1.0);
     }
 
@@ -587,6 +596,12 @@ impl Learner {
         // A step that starts in the future takes its whole time, and the time until then.
         (self.step_ms(queue) - millis(now.since(start)) + millis(start.since(now))).max(0.0)
     }
+}
+
+/// In which size a coefficient counts as one observation so that all are as sure as the first one with `size`, each beside its own value:
+/// what of a first observation is not as expected is shared out in proportion.
+fn as_sure(prior: [f64; 3], size: f64) -> [f64; 3] {
+    prior.map(|one| size * prior[0] / one.max(1e-6 * prior[0]))
 }
 
 fn relative_error(observed: f64, expected: f64) -> f64 {

@@ -21,8 +21,11 @@ pub(super) struct Period {
     pub(super) outstanding: u32,
     pub(super) prompts: u32,
     pub(super) is_unseen: bool,
-    /// Steps after which nothing should have been left, and something was.
+    /// Steps before which nothing should have been left, and something was; and those of them in which nothing was computed.
+    pub(super) late_steps: u32,
     pub(super) idle_steps: u32,
+    /// Steps, of all, that took so long that prompts must have been in them.
+    pub(super) busy_steps: u32,
     pub(super) is_closed: bool,
     /// Somebody left, or was missed: the sums are not true.
     pub(super) is_tainted: bool,

@@ -139,6 +139,64 @@ fn after_a_single_request_the_prior_is_corrected_as_a_whole() {
     assert!((found.token_us / slow.token_us - 1.0).abs() < 0.5, "{found:?}");
 }
 
+/// A sequence that generates beside, of which `steps` follow that take `step_ms` each; the moment after the last one.
+fn steps(learner: &mut Learner, beside: &mut Track, step_ms: &[f64], start: Moment) -> Moment {
+    step_ms.iter().fold(start, |now, ms| {
+        let now = after_ms(now, *ms);
+        learner.chunk(beside, 1, now);
+        now
+    })
+}
+
+/// An engine that has shown its steps, with a sequence that generates.
+fn generating(learner: &mut Learner) -> (Track, Moment) {
+    let now = one_by_one(learner, &SPEED, 0..2, Moment(0));
+    let mut beside = learner.sent(Size { tokens: 100, cached_tokens: 0 }, now);
+    let now = after_ms(now, SPEED.first_token_ms(&Load::default(), Work::of(100, 0)));
+    learner.chunk(&mut beside, 1, now);
+    let now = steps(learner, &mut beside, &[7.65; 8], now);
+    (beside, now)
+}
+
+#[test]
+fn what_the_first_prompt_says_is_shared_out_in_proportion() {
+    let mut learner = Learner::starting(SPEED);
+    let (mut beside, now) = generating(&mut learner);
+    let before = *learner.speed();
+    let size = Size { tokens: 7_000, cached_tokens: 0 };
+    let mut track = learner.sent(size, now);
+    // It takes three quarters of what was expected.
+    let step_ms = 0.75 * before.steps_ms(1.0, Work::of(7_000, 0), 1, 0.0);
+    let now = after_ms(steps(&mut learner, &mut beside, &[7.65, step_ms], now), 0.05);
+    learner.chunk(&mut track, 1, now);
+    let now = steps(&mut learner, &mut beside, &[7.65; 3], now);
+    learner.ended(&track, Some(size), now);
+    let after = learner.speed();
+    let [tokens, pairs] = [after.token_us / before.token_us, after.attention_ns / before.attention_ns];
+    assert!(tokens < 0.95 && pairs > 0.6, "tokens {tokens:.2}, pairs {pairs:.2}: {after:?}");
+}
+
+/// Tokens that one step is thought to compute after a lone prompt of 16,000 whose steps took so long.
+fn step_tokens_after(step_ms: &[f64]) -> f64 {
+    let mut learner = Learner::starting(SPEED);
+    let (mut beside, now) = generating(&mut learner);
+    let size = Size { tokens: 16_000, cached_tokens: 0 };
+    let mut track = learner.sent(size, now);
+    let now = after_ms(steps(&mut learner, &mut beside, step_ms, now), 0.05);
+    learner.chunk(&mut track, 1, now);
+    let now = steps(&mut learner, &mut beside, &[7.65; 3], now);
+    learner.ended(&track, Some(size), now);
+    learner.speed().step_tokens_max
+}
+
+#[test]
+fn a_prompt_that_waits_for_memory_does_not_make_steps_smaller_and_one_of_many_steps_does() {
+    let waited = step_tokens_after(&[7.65, 7.65, 7.65, 7.65, 7.65, 250.0, 250.0]);
+    assert_eq!(waited, SPEED.step_tokens_max);
+    let small = step_tokens_after(&[7.65, 75.0, 75.0, 75.0, 75.0, 75.0, 75.0, 75.0, 75.0]);
+    assert!(small < 6_000.0, "{small}");
+}
+
 #[test]
 fn a_slowdown_is_followed_from_one_request_to_the_next() {
     let mut learner = Learner::starting(Speed::default());
