@@ -53,6 +53,8 @@ pub struct Scraped {
     /// When the last request ended, in nanoseconds of [`Moment`]; 0 for never.
     ended: AtomicU64,
     arrived: Notify,
+    /// How often it had gone for long enough to have begun anew.
+    gone: AtomicU32,
     standing: Mutex<Standing>,
 }
 
@@ -69,8 +71,14 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Serving(Arc<Scraped>);
 
+/// So often in a row nobody must have been there, at least a second apart: no engine begins anew sooner, and a connection that broke is
+/// made again at once.
+const GONE_ASKED: u32 = 2;
+
 #[derive(Debug, Default)]
 struct Standing {
+    /// How often in a row nobody was there.
+    unreachable: u32,
     /// What was asked for last.
     path: Option<String>,
     failure: Option<Failure>,
@@ -98,6 +106,11 @@ impl Scrapes {
         self.known.load().get(&endpoint)?.latest(now)
     }
 
+    /// How often the application had gone. Only while its page was read is that known.
+    pub fn gone(&self, endpoint: SocketAddr) -> u32 {
+        self.known.load().get(&endpoint).map_or(0, |scraped| scraped.gone.load(Ordering::Relaxed))
+    }
+
     /// All of them, for pages and metrics.
     pub fn all(&self) -> Vec<(SocketAddr, Arc<Scraped>)> {
         self.known.load().iter().map(|(endpoint, scraped)| (*endpoint, Arc::clone(scraped))).collect()
@@ -112,6 +125,7 @@ impl Scraped {
             in_flight: AtomicU32::new(0),
             ended: AtomicU64::new(0),
             arrived: Notify::new(),
+            gone: AtomicU32::new(0),
             standing: Mutex::default(),
         }
     }
@@ -240,12 +254,19 @@ impl Scraper {
                     tracing::info!(%endpoint, engine, path, "the model server says how loaded it is");
                 }
                 standing.failure = None;
+                standing.unreachable = 0;
                 scraped.latest.store(Some(Arc::new(taken)));
             }
             Err(failure) => {
                 if before.1 != Some(failure.reason()) {
                     let why = failure.to_string();
                     tracing::info!(%endpoint, path, why, "the application does not say how loaded it is");
+                }
+                let is_unreachable = matches!(failure, Failure::Unreachable(_));
+                standing.unreachable =
+                    if is_unreachable { standing.unreachable.saturating_add(1) } else { 0 };
+                if standing.unreachable == GONE_ASKED {
+                    scraped.gone.fetch_add(1, Ordering::Relaxed);
                 }
                 standing.failure = Some(failure);
             }

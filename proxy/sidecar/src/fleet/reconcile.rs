@@ -239,6 +239,21 @@ mod tests {
         assert_eq!(backend.pick(&[], &Needs::default(), drop).unwrap_err(), NoPick::NoEndpoints);
     }
 
+    #[test]
+    fn only_who_is_ready_is_asked_what_a_request_would_cost_there() {
+        let endpoints =
+            [("10.0.0.1:80", "10.0.0.1:4743"), ("10.0.0.2:80", "10.0.0.2:4743"), ("10.0.0.3:80", "")];
+        let fleet = Fleet::default().advance(snapshot(&endpoints, probed(HealthScope::All)), &Names::new());
+        let backend = backend(&fleet);
+        let priced =
+            || backend.priced().map(|state| state.endpoint.id.address.to_string()).collect::<Vec<_>>();
+        assert_eq!(priced(), Vec::<String>::new());
+        for state in &backend.endpoints[1..] {
+            state.probed.observe(Seen::Ready, "answered 200", &HealthCheck::of("/health"));
+        }
+        assert_eq!(priced(), ["10.0.0.2:80"]);
+    }
+
     /// Where eight requests with these needs go, if anywhere: ports in order.
     fn goes(attributes: &[Attributes], policy: Policy, needs: &Needs) -> Result<BTreeSet<u16>, NoPick> {
         let addresses: Vec<_> = (1..=attributes.len()).map(|port| format!("10.0.0.1:{port}")).collect();

@@ -5,9 +5,10 @@
 //! ```
 //!
 //! The engine's room for prompts is its KV memory less the answers under way; where it does not say how much it has,
-//! [`ROOM_TOKENS`]. From there on what it finds tells. Nothing is known of caches that the engine drops for reasons of its own.
+//! [`ROOM_TOKENS`]. From there on what it finds tells. Nothing is known of caches that the engine drops for reasons of its own, but one
+//! that nobody answers for has begun anew when somebody does.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use penstock_policy::prefix::{Belief, Boundary, Counted, Cursor, Digest, Held, Keys};
@@ -22,6 +23,8 @@ pub struct Cached {
     held: Mutex<Held>,
     /// Tokens of the answers under way; apart, since it changes with every token.
     answer_tokens: AtomicU64,
+    /// How often its metrics page had gone when that was looked at last.
+    gone: AtomicU32,
 }
 
 /// One prompt on its way through the engine.
@@ -65,6 +68,18 @@ impl Cached {
         self.uses(&mut held, passing, kv_tokens);
     }
 
+    /// The engine has ended: nothing is there.
+    pub fn forget(&self) {
+        self.held.lock().forget();
+    }
+
+    /// Its metrics page had gone so often by now.
+    pub fn page_went(&self, times: u32) {
+        if self.gone.swap(times, Ordering::Relaxed) != times {
+            self.forget();
+        }
+    }
+
     /// What a subscriber has not been told.
     pub fn digest(&self, cursor: &mut Cursor, keys: &Keys) -> Option<Digest> {
         self.held.lock().digest(cursor, keys)
@@ -97,6 +112,24 @@ mod tests {
         check(0, |cached| drop(cached.asked(prompt(100, 10), 1_280)));
         check(1_280, |cached| cached.computed(&mut cached.asked(prompt(100, 10), 1_280), None));
         check(640, |cached| cached.ended(&cached.asked(prompt(100, 5), 640), None, None));
+    }
+
+    #[test]
+    fn an_engine_that_was_gone_has_nothing() {
+        let computed = |cached: &Cached| cached.computed(&mut cached.asked(prompt(100, 10), 1_280), None);
+        check(0, |cached| {
+            computed(cached);
+            cached.forget();
+        });
+        check(0, |cached| {
+            computed(cached);
+            cached.page_went(1);
+        });
+        check(1_280, |cached| {
+            cached.page_went(1);
+            computed(cached);
+            cached.page_went(1);
+        });
     }
 
     #[test]

@@ -268,8 +268,15 @@ impl Engine {
         self.memory(now).map(|memory| memory.total_tokens)
     }
 
+    /// Nobody answers any more: whoever begins there anew has no prompt cached.
+    pub fn has_gone(&self) {
+        self.cached.forget();
+        self.changed();
+    }
+
     /// What a subscriber has not been told of the prompts that it has cached.
     pub fn digest(&self, cursor: &mut Cursor, keys: &Keys) -> Option<Digest> {
+        self.cached.page_went(self.scrapes.gone(self.endpoint));
         self.cached.digest(cursor, keys)
     }
 
@@ -334,7 +341,9 @@ impl Stay {
 
     /// All of its prompt has come, of so many tokens as estimated.
     pub fn asked(&mut self, prompt: Vec<Boundary>, estimated: u32) {
-        self.prompt = Some(self.engine.cached.asked(prompt, estimated));
+        let engine = &self.engine;
+        engine.cached.page_went(engine.scrapes.gone(engine.endpoint));
+        self.prompt = Some(engine.cached.asked(prompt, estimated));
     }
 
     /// So many tokens of the answer came.

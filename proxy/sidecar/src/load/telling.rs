@@ -39,7 +39,8 @@ struct Adapters {
 }
 
 impl Telling {
-    /// The report of an engine that has changed so often: the last one, or what `report` says now.
+    /// The report of an engine that has changed so often: the last one, or what `report` says now. Something that changes after the count was
+    /// read may be in it already, and then makes another one: told twice, and never not at all.
     pub fn written(
         &self,
         (changes, draining): (u64, bool),

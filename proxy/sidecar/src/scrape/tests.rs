@@ -318,6 +318,27 @@ async fn one_that_comes_back_is_known_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_not_there_twice_in_a_row_has_gone_and_one_that_misses_a_question_has_not() {
+    // By the times above: 0, 5 s; nobody at 10 s; 11 s; nobody at 16 and 17 s, nor at 19 s.
+    let leaving = |number: usize, _: &str| match number {
+        2 | 4..=6 => Reply::Refuse,
+        _ => page(0, ""),
+    };
+    World::tell("", leaving, async |world| {
+        let gone = || world.scrapes.gone(endpoint());
+        seconds(15.0).await;
+        assert_eq!((gone(), world.counted("unreachable")), (0, 1));
+        seconds(1.5).await;
+        assert_eq!((gone(), world.counted("unreachable")), (0, 2));
+        seconds(1.0).await;
+        assert_eq!((gone(), world.counted("unreachable")), (1, 3));
+        seconds(30.0).await;
+        assert_eq!((gone(), world.counted("unreachable")), (1, 4));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_is_not_to_be_asked_is_not() {
     for written in [", metrics: {scrape: false}", ", protocol: grpc"] {
         World::tell(written, page, async |world| {
