@@ -3,8 +3,8 @@
 use anyhow::Context;
 use penstock_benches::clock;
 use penstock_engine::scheduler::{PROFILES, Profile};
+use penstock_simulate::account::Account;
 use penstock_simulate::capacity::capacity;
-use penstock_simulate::learn::Speeds;
 use penstock_simulate::outcome::Outcome;
 use penstock_simulate::policy::Policy;
 use penstock_simulate::prefix::Knowledge;
@@ -70,7 +70,7 @@ fn setting(asked: &Asked) -> anyhow::Result<Setting> {
         sidecars: asked.sidecars.into(),
         age_ns: asked.age,
         prefix: Knowledge::Digest,
-        speeds: Speeds::Known,
+        account: Account::Exact,
         slow: None,
         noise: NOISE,
         slo: Slo::standard(Form::Deadline),

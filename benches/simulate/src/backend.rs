@@ -305,8 +305,13 @@ impl Backend {
         }
         self.entries.push_back(entry);
         let truth = self.truth(entry.at_ns);
-        let bearable_ms =
-            self.promises.bearable_ms(&report_of(&truth), &self.speed, Instant(entry.at_ns), &self.weights);
+        let bearable_ms = self.promises.bearable_ms(
+            &report_of(&truth),
+            &self.speed,
+            Instant(entry.at_ns),
+            None,
+            &self.weights,
+        );
         if let Some(last) = self.entries.back_mut() {
             last.bearable_ms = bearable_ms;
         }
@@ -381,7 +386,8 @@ impl Backend {
     fn forget(&mut self, step: &Step) {
         for token in &step.tokens {
             if let Some((_, _, place)) = self.prompts.get(&token.id) {
-                self.promises.token(*place, Instant(token.at.nanos()));
+                // Counted with the beginning of its step, which nobody who comes now holds up.
+                self.promises.token(*place, 0, Instant(token.at.nanos()));
             }
         }
         for token in step.tokens.iter().filter(|token| token.last) {

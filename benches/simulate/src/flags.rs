@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use penstock_engine::scheduler::{PROFILES, Profile};
 
+use crate::account::Account;
 use crate::decision::Case;
-use crate::learn::Speeds;
 use crate::policy::Policy;
 use crate::prefix::Knowledge;
 use crate::slo::{Form, Slo};
@@ -37,9 +37,9 @@ pub struct Flags {
     /// How `least-cost` knows the servers' prefix caches.
     #[arg(long, value_enum, default_value = "precise", value_name = "HOW")]
     pub prefix: Knowledge,
-    /// How `least-cost` knows how fast the servers are.
-    #[arg(long, value_enum, default_value = "known", value_name = "HOW")]
-    pub speed: Speeds,
+    /// What the sidecars beside the servers know of them, with `least-cost`.
+    #[arg(long, value_enum, default_value = "exact", value_name = "HOW")]
+    pub account: Account,
     /// Policies.
     #[arg(long, required_unless_present_any = ["search", "decision", "matrix"], value_delimiter = ',', value_name = "NAME")]
     pub policy: Vec<Policy>,
@@ -119,7 +119,7 @@ impl Flags {
             sidecars: self.sidecars,
             age_ns: self.age,
             prefix: self.prefix,
-            speeds: self.speed,
+            account: self.account,
             slow: self.slow,
             noise: self.noise,
             slo: Slo::standard(self.slo),

@@ -1,11 +1,11 @@
 //! Routing policies against simulated model servers, by events. See the README.
 
+pub mod account;
 pub mod backend;
 pub mod capacity;
 pub mod decision;
 pub mod draw;
 pub mod flags;
-pub mod learn;
 pub mod matrix;
 pub mod outcome;
 mod plot;

@@ -17,11 +17,12 @@ use anyhow::Result;
 use penstock_engine::scheduler::{Pace, Profile};
 use penstock_model::units::Moment;
 use penstock_policy::gate::{Door, Pass, Patience, Promise, REFUSALS_MAX, Verdict};
+use penstock_policy::ledger::Memory;
 use penstock_policy::pick::cost::{Prompt, Speed, Weights};
 
+use crate::account::{Account, Meters};
 use crate::backend::Backend;
 use crate::draw::{Draws, Purpose};
-use crate::learn::{Meters, Speeds};
 use crate::outcome::Outcome;
 use crate::policy::{Policy, Router, View, speed_of, verdict};
 use crate::prefix::{Digests, Knowledge};
@@ -54,8 +55,8 @@ pub struct Setting {
     pub age_ns: u64,
     /// How prefix caches are known.
     pub prefix: Knowledge,
-    /// How the servers' speeds are known.
-    pub speeds: Speeds,
+    /// What the sidecars beside the servers know of them.
+    pub account: Account,
     /// Slower servers.
     pub slow: Option<Slow>,
     /// Sigma of the noise on step times.
@@ -92,6 +93,8 @@ enum Event {
     Again(u32),
     /// A request's question comes to a server.
     Asked(u32, u32),
+    /// The first token of a step passes the sidecar of a server.
+    Look(u32),
     Answered(u32),
 }
 
@@ -156,7 +159,7 @@ impl<'a> World<'a> {
             backends.iter().map(|backend: &Backend| backend.truth(0).kv_tokens_total).collect();
         let digests = (setting.prefix == Knowledge::Digest && policy.is_ours())
             .then(|| Digests::new(&kv_tokens, &phases_ns, setting.age_ns));
-        let meters = (setting.speeds == Speeds::Learned && policy.is_ours())
+        let meters = (setting.account == Account::Ledger && policy.is_ours())
             .then(|| Meters::starting(setting.backends));
         Ok(Self {
             digests,
@@ -222,6 +225,7 @@ impl<'a> World<'a> {
             Event::Again(request) => self.ask(request, now_ns),
             Event::Asked(request, place) => self.tell(request, place as usize, now_ns),
             Event::Answered(request) => self.choose(request, now_ns),
+            Event::Look(place) => self.look(place as usize, now_ns),
             Event::FirstToken(request) => {
                 let trip = self.trips[request as usize];
                 let place = trip.place as usize;
@@ -342,12 +346,15 @@ impl<'a> World<'a> {
         Prompt { tokens: arrival.prompt_tokens, cached_tokens }
     }
 
-    fn verdict(&self, request: u32, place: usize, patience: Patience, now_ns: u64) -> Verdict {
-        if self.meters.as_ref().is_some_and(|meters| meters.is_idle(place)) {
-            return Verdict::Serve;
+    fn verdict(&mut self, request: u32, place: usize, patience: Patience, now_ns: u64) -> Verdict {
+        let prompt = self.prompt(request, place);
+        let backend = &self.backends[place];
+        if let Some(meters) = &mut self.meters {
+            let truth = backend.truth(now_ns);
+            let memory = Memory { used_tokens: truth.kv_tokens_used, total_tokens: truth.kv_tokens_total };
+            return meters.verdict(place, prompt, patience, memory, Moment(now_ns));
         }
-        let (backend, speed) = (&self.backends[place], &self.speeds[place]);
-        verdict(backend, speed, self.prompt(request, place), now_ns, patience, &self.setting.weights)
+        verdict(backend, &self.speeds[place], prompt, now_ns, patience, &self.setting.weights)
     }
 
     /// Something has changed at a server: some of those at its door may come in, or will not in time.
@@ -408,7 +415,7 @@ impl<'a> World<'a> {
         if !taken {
             self.reject(request, now_ns);
         } else if let Some(meters) = &mut self.meters {
-            meters.sent(place, request, prompt, Moment(now_ns));
+            meters.sent(place, request, prompt, promise, Moment(now_ns));
         }
     }
 
@@ -429,7 +436,9 @@ impl<'a> World<'a> {
                 digests.counted(place, request, &self.schedule.arrivals[request as usize], *cached_tokens);
             }
         }
+        let mut first_ns = None;
         for token in tokens {
+            first_ns.get_or_insert(token.at.nanos());
             let request = token.id as u32;
             let arrival = &self.schedule.arrivals[request as usize];
             let trip = &mut self.trips[request as usize];
@@ -452,7 +461,11 @@ impl<'a> World<'a> {
                 self.events.push(Reverse((here_ns, Event::Done(request))));
             }
         }
-        self.look(place, at_ns);
+        match first_ns.filter(|_| self.meters.is_some()) {
+            // A sidecar has no other occasion than tokens that pass.
+            Some(first_ns) => self.events.push(Reverse((first_ns, Event::Look(place as u32)))),
+            None => self.look(place, at_ns),
+        }
     }
 
     fn outcome(&self, given_up: bool) -> Outcome {

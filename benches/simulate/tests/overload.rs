@@ -4,8 +4,8 @@
 
 use penstock_engine::scheduler::Profile;
 use penstock_policy::pick::cost::Weights;
+use penstock_simulate::account::Account;
 use penstock_simulate::capacity::capacity;
-use penstock_simulate::learn::Speeds;
 use penstock_simulate::outcome::Outcome;
 use penstock_simulate::policy::Policy;
 use penstock_simulate::prefix::Knowledge;
@@ -30,7 +30,7 @@ fn setting() -> Setting {
         seed: 1,
         attainment_min: 0.0,
         prefix: Knowledge::Precise,
-        speeds: Speeds::Known,
+        account: Account::Exact,
     }
 }
 

@@ -4,8 +4,8 @@
 
 use penstock_engine::scheduler::Profile;
 use penstock_policy::pick::cost::Weights;
+use penstock_simulate::account::Account;
 use penstock_simulate::capacity::{ATTAINMENT, at, capacity};
-use penstock_simulate::learn::Speeds;
 use penstock_simulate::policy::Policy;
 use penstock_simulate::prefix::Knowledge;
 use penstock_simulate::slo::{Form, Slo};
@@ -32,7 +32,7 @@ fn setting() -> Setting {
         sidecars: 8,
         age_ns: SECOND_NS / 20,
         prefix: Knowledge::Precise,
-        speeds: Speeds::Known,
+        account: Account::Exact,
         slow: None,
         noise: 0.05,
         slo: Slo::standard(Form::Deadline),
@@ -54,7 +54,7 @@ fn the_oracle_never_scores_below_any_other_policy() {
     let trace = trace();
     let slow = Some(Slow { every: 4, speed: 0.5 });
     for (scale, setting) in
-        [(1.8, setting()), (2.4, setting()), (1.5, Setting { slow, seed: 2, ..setting() })]
+        [(1.8, setting()), (2.4, setting()), (1.7, Setting { slow, seed: 2, ..setting() })]
     {
         let oracle = at(&trace, setting, Policy::Oracle, scale).unwrap();
         assert!(
@@ -100,12 +100,12 @@ fn every_request_is_answered_and_counted_once() {
 #[test]
 fn sidecars_that_learn_how_fast_servers_are_do_nearly_as_well_as_if_they_knew() {
     let slow = Some(Slow { every: 4, speed: 0.5 });
-    let kept = |speeds| {
-        let setting = Setting { slow, speeds, ..setting() };
+    let kept = |account| {
+        let setting = Setting { slow, account, ..setting() };
         at(&trace(), setting, named("least-cost"), 1.5).unwrap().outcome.attainment()
     };
-    let [known, learned] = [Speeds::Known, Speeds::Learned].map(kept);
-    assert!(known > 0.9 && learned > known - 0.02, "known {known}, learned {learned}");
+    let [known, learned] = [Account::Exact, Account::Ledger].map(kept);
+    assert!(known > 0.9 && learned > known - 0.03, "known {known}, learned {learned}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ mod promises;
 
 use crate::pick::cost::{Terms, Weights};
 pub use door::{Door, Pass};
-pub use promises::{Place, Promise, Promises};
+pub use promises::{Place, Promise, Promises, UnderWay};
 
 /// How long an answer's first token may take, in the eyes of the one who sent the request.
 #[derive(Clone, Copy, Debug, PartialEq)]

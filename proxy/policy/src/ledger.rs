@@ -16,15 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_model::units::Moment;
 
-use crate::gate::{Place, Promise, Promises};
+use crate::gate::{Place, Promise, Promises, UnderWay};
+use crate::lately::Lately;
 use crate::pick::cost::{self, Report, Weights};
 use crate::speed::{Learner, Size, Speed, Track};
 pub use calls::{CallEntry, Calls};
 
 /// Answers over which their length is averaged.
 const ANSWERS: f64 = 200.0;
-/// Milliseconds over which arriving work is averaged.
-const ARRIVING_MS: f64 = 10_000.0;
 /// What a size keeps of its weight in the scale with each that follows, and the tokens for which the estimate stands at first.
 const SCALE_KEEP: f64 = 0.99;
 const SCALE_TOKENS: f64 = 500.0;
@@ -84,9 +83,8 @@ pub struct Ledger {
     /// Of them, those whose first token will not be seen, by when it is expected.
     unseen: BTreeSet<(Moment, u64)>,
     entered: u64,
-    /// Work of prompts, in shares of the time in which it came, as of `arrived`.
-    arriving: f64,
-    arrived: Moment,
+    /// Milliseconds of prompts' work.
+    arriving: Lately,
     output_tokens_mean: f64,
     memory: Memory,
     scale: Scale,
@@ -123,8 +121,7 @@ impl Ledger {
             awaited: BTreeSet::new(),
             unseen: BTreeSet::new(),
             entered: 0,
-            arriving: 0.0,
-            arrived: Moment(0),
+            arriving: Lately::default(),
             output_tokens_mean: 0.0,
             memory: Memory::default(),
             promises: Promises::default(),
@@ -177,7 +174,8 @@ impl Ledger {
         open.tokens = open.tokens.saturating_add(tokens);
         self.learner.chunk(&mut open.track, tokens, now);
         if let Some(place) = open.place {
-            (0..tokens).for_each(|_| self.promises.token(place, now));
+            let step = self.learner.step();
+            (0..tokens).for_each(|_| self.promises.token(place, step, now));
         }
         self.awaited.remove(&entry.0)
     }
@@ -228,10 +226,12 @@ impl Ledger {
         let waiting = u32::try_from(self.awaited.len()).unwrap_or(u32::MAX);
         let is_computed = load.waiting.tokens + load.stepping.tokens <= 0.0;
         let oldest = self.awaited.first().and_then(|number| self.open.get(number));
-        // Prompts that should have been computed, and whose first tokens have not come: for want of memory, or of a place.
+        // Prompts that should have been computed, and whose first tokens have not come: for want of memory, or of a place. Not those that
+        // are a little late: one step more than was thought is none of it.
         let overdue_ms = oldest.filter(|_| is_computed).map_or(0.0, |open| {
-            let waited = now.since(open.sent);
-            if waited > open.track.expected() { waited.as_secs_f64() * 1e3 } else { 0.0 }
+            let waited_ms = now.since(open.sent).as_secs_f64() * 1e3;
+            let expected_ms = open.track.expected().as_secs_f64() * 1e3;
+            if waited_ms > expected_ms + Weights::CHOSEN.blocked_from_ms { waited_ms } else { 0.0 }
         });
         let held = load.context_tokens as u64;
         let report = Report {
@@ -243,10 +243,13 @@ impl Ledger {
             output_tokens_mean: self.output_tokens_mean,
             kv_tokens_used: self.memory.used_tokens.max(held),
             kv_tokens_total: self.memory.total_tokens,
-            arriving: self.arriving * self.faded(now),
+            arriving: self.arriving.rate(now),
             bearable_ms: None,
         };
-        let bearable_ms = self.promises.bearable_ms(&report, &self.speed(), now, &Weights::CHOSEN);
+        let is_stepping = load.sequences > 0 || load.stepping.tokens > 0.0;
+        let under_way = is_stepping
+            .then(|| UnderWay { step: self.learner.step(), prompt_tokens_waiting: load.waiting.tokens });
+        let bearable_ms = self.promises.bearable_ms(&report, &self.speed(), now, under_way, &Weights::CHOSEN);
         Report { bearable_ms, ..report }
     }
 
@@ -283,12 +286,7 @@ impl Ledger {
     fn count_arrival(&mut self, size: Size, now: Moment) {
         let prompt = cost::Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens };
         let work_ms = self.speed().prompt_ms(prompt.uncached_tokens(), prompt.attention_doubled());
-        self.arriving = self.arriving * self.faded(now) + work_ms / ARRIVING_MS;
-        self.arrived = now;
-    }
-
-    fn faded(&self, now: Moment) -> f64 {
-        (-now.since(self.arrived).as_secs_f64() * 1e3 / ARRIVING_MS).exp()
+        self.arriving.add(work_ms, now);
     }
 }
 

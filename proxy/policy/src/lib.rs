@@ -20,6 +20,7 @@
 pub mod gate;
 pub mod health;
 pub mod judge;
+mod lately;
 pub mod ledger;
 pub mod objective;
 pub mod pick;

@@ -173,7 +173,7 @@ pub fn verdict(
 /// What a sidecar says of its server at this moment.
 fn present(backend: &Backend, speed: &Speed, now_ns: u64, weights: &Weights) -> Report {
     let report = report_of(&backend.truth(now_ns));
-    let bearable_ms = backend.promises().bearable_ms(&report, speed, Instant(now_ns), weights);
+    let bearable_ms = backend.promises().bearable_ms(&report, speed, Instant(now_ns), None, weights);
     Report { bearable_ms, ..report }
 }
 

@@ -28,6 +28,15 @@ pub struct Promise {
     pub span: Duration,
 }
 
+/// The step that an endpoint computes now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UnderWay {
+    /// Its number, as [`Promises::token`] is told.
+    pub step: u64,
+    /// Prompt tokens that wait for a later one.
+    pub prompt_tokens_waiting: f64,
+}
+
 /// Where an answer stands among the others of its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(usize);
@@ -39,7 +48,23 @@ struct Open {
     span: Duration,
     /// Of the prompt tokens that came in, the one with which its prompt ends; 0 once it has ended.
     prompt_ends: f64,
+    /// The step that was under way when its last token left.
+    step: u64,
     is_kept: bool,
+}
+
+impl Open {
+    /// Tokens that will come whatever comes in now: that of the step under way, and that of the last one until it has left. `begun` are the
+    /// prompt tokens that have been in a step.
+    fn tokens_safe(&self, under_way: Option<UnderWay>, begun: f64) -> f64 {
+        match under_way {
+            Some(UnderWay { step, .. }) if self.prompt_ends == 0.0 => {
+                1.0 + step.saturating_sub(self.step).min(1) as f64
+            }
+            Some(_) if self.prompt_ends <= begun => 1.0,
+            _ => 0.0,
+        }
+    }
 }
 
 /// The answers under way at one endpoint. Memory grows with those that are under way together.
@@ -55,8 +80,13 @@ impl Promises {
     /// A request came in with so many prompt tokens to compute.
     pub fn came(&mut self, promise: Promise, uncached_tokens: f64) -> Place {
         self.came_tokens += uncached_tokens;
-        let open =
-            Open { due: promise.first_due, span: promise.span, prompt_ends: self.came_tokens, is_kept: true };
+        let open = Open {
+            due: promise.first_due,
+            span: promise.span,
+            prompt_ends: self.came_tokens,
+            step: 0,
+            is_kept: true,
+        };
         let place = self.vacant.pop().unwrap_or(self.places.len());
         if place == self.places.len() {
             self.places.push(None);
@@ -65,12 +95,13 @@ impl Promises {
         Place(place)
     }
 
-    /// A token of an answer left.
-    pub fn token(&mut self, place: Place, now: Moment) {
+    /// A token of an answer left, while this step was under way.
+    pub fn token(&mut self, place: Place, step: u64, now: Moment) {
         if let Some(Some(open)) = self.places.get_mut(place.0) {
             open.is_kept &= now <= open.due;
             open.due = open.due + open.span;
             open.prompt_ends = 0.0;
+            open.step = step;
         }
     }
 
@@ -82,19 +113,29 @@ impl Promises {
     }
 
     /// Milliseconds by which the prompts that are pending could take longer without any promise being broken; `None` where there is
-    /// none to break. `report` is the endpoint's own, of this moment.
-    pub fn bearable_ms(&self, report: &Report, speed: &Speed, now: Moment, weights: &Weights) -> Option<f64> {
+    /// none to break. `report` is the endpoint's own, of this moment, in which the step `under_way` may be; who comes now does not hold up
+    /// the tokens of that one, nor those of the last that are still on their way out.
+    pub fn bearable_ms(
+        &self,
+        report: &Report,
+        speed: &Speed,
+        now: Moment,
+        under_way: Option<UnderWay>,
+        weights: &Weights,
+    ) -> Option<f64> {
         let step_ms = report.step_ms(speed);
         let room = report.room(speed);
         let pending = report.prompt_tokens_pending;
         let steps = (pending / room).ceil().max(1.0);
         let pending_ms = steps * step_ms + speed.compute_ms(pending, report.attention_doubled_pending);
         let computed = self.came_tokens - pending;
+        let begun = self.came_tokens - under_way.map_or(0.0, |step| step.prompt_tokens_waiting);
         let spare_ms = |open: &Open| {
             let due_ms = (open.due.0 as f64 - now.0 as f64) * 1e-6;
             // Those whose own prompt is among the pending get their first token after some steps only.
             let steps_before = ((open.prompt_ends - computed.max(0.0)).max(0.0) / room).floor();
-            due_ms + (steps - 1.0 - steps_before).max(0.0) * open.span.as_secs_f64() * 1e3 - pending_ms
+            let tokens = (steps - 1.0 - steps_before).max(0.0) + open.tokens_safe(under_way, begun);
+            due_ms + tokens * open.span.as_secs_f64() * 1e3 - pending_ms
         };
         self.asked(speed)
             .map(spare_ms)
@@ -146,9 +187,9 @@ mod tests {
     fn bearable_ms(promises: &Promises, now_ms: u64, prompt_tokens_pending: f64) -> Option<f64> {
         let report = Report { prompt_tokens_pending, ..Report::default() };
         let weights = Weights { reserve_ms: 0.0, ..Weights::CHOSEN };
-        let found = promises.bearable_ms(&report, &SPEED, ms(now_ms), &weights)?;
+        let found = promises.bearable_ms(&report, &SPEED, ms(now_ms), None, &weights)?;
         let kept =
-            promises.bearable_ms(&report, &SPEED, ms(now_ms), &Weights { reserve_ms: 30.0, ..weights });
+            promises.bearable_ms(&report, &SPEED, ms(now_ms), None, &Weights { reserve_ms: 30.0, ..weights });
         assert_eq!(kept.map(|kept_ms| (found - kept_ms).round()), Some(30.0));
         Some((found * 1e3).round() / 1e3)
     }
@@ -168,7 +209,7 @@ mod tests {
     fn an_answer_under_way_bears_what_its_next_token_has_to_spare() {
         let mut promises = Promises::default();
         let place = promises.came(promise(500), 100.0);
-        promises.token(place, ms(100));
+        promises.token(place, 0, ms(100));
         // The second token is due at 550, and the next step ends at 110.
         assert_eq!(bearable_ms(&promises, 100, 0.0), Some(440.0));
         // 1,000 tokens more in that step: 20 ms.
@@ -192,16 +233,36 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_now_holds_up_no_token_of_the_step_under_way() {
+        let mut promises = Promises::default();
+        let place = promises.came(promise(500), 100.0);
+        let bearable_ms = |promises: &Promises, step, prompt_tokens_waiting| {
+            let weights = Weights { reserve_ms: 0.0, ..Weights::CHOSEN };
+            let under_way = Some(UnderWay { step, prompt_tokens_waiting });
+            promises.bearable_ms(&Report::default(), &SPEED, ms(100), under_way, &weights)
+        };
+        // Its prompt waits, or is in the step: then its first token, due at 500, comes with that.
+        assert_eq!(bearable_ms(&promises, 3, 100.0), Some(390.0));
+        assert_eq!(bearable_ms(&promises, 3, 0.0), Some(440.0));
+        promises.token(place, 4, ms(100));
+        // The second token is that of step 4; when step 5 has begun, it is on its way out, and the third one is that of step 5.
+        assert_eq!(bearable_ms(&promises, 4, 0.0), Some(490.0));
+        assert_eq!(bearable_ms(&promises, 5, 0.0), Some(540.0));
+        // No more than those two, though it has not been heard of for long.
+        assert_eq!(bearable_ms(&promises, 9, 0.0), Some(540.0));
+    }
+
+    #[test]
     fn the_one_with_least_to_spare_decides_and_who_is_late_is_not_asked() {
         let mut promises = Promises::default();
         let slow = promises.came(promise(300), 0.0);
         let other = promises.came(promise(800), 0.0);
-        promises.token(slow, ms(100));
-        promises.token(other, ms(100));
+        promises.token(slow, 0, ms(100));
+        promises.token(other, 0, ms(100));
         assert_eq!(bearable_ms(&promises, 100, 0.0), Some(240.0));
         assert_eq!(bearable_ms(&promises, 341, 0.0), Some(499.0), "the first one cannot be in time any more");
-        promises.token(slow, ms(351));
-        promises.token(slow, ms(352));
+        promises.token(slow, 0, ms(351));
+        promises.token(slow, 0, ms(352));
         assert_eq!(
             bearable_ms(&promises, 352, 0.0),
             Some(488.0),

@@ -8,7 +8,7 @@
 
 use penstock_model::units::Moment;
 
-use super::ARRIVING_MS;
+use crate::lately::Lately;
 use crate::pick::cost::CallReport;
 use crate::speed::{Call, CallLearner, CallTrack, Unit};
 
@@ -21,9 +21,8 @@ pub struct Calls {
 #[derive(Clone, Debug)]
 struct Account {
     learner: CallLearner,
-    /// Work of calls, in shares of the time in which it came, as of `arrived`.
-    arriving: f64,
-    arrived: Moment,
+    /// Milliseconds of work.
+    arriving: Lately,
 }
 
 /// A call's place in the account.
@@ -47,12 +46,10 @@ impl Calls {
         let Call { unit, units } = call;
         let account = self.accounts[unit as usize].get_or_insert_with(|| Account {
             learner: CallLearner::starting(unit.presumed_speed()),
-            arriving: 0.0,
-            arrived: now,
+            arriving: Lately::default(),
         });
         let work_ms = account.learner.speed().work_ms(f64::from(units));
-        account.arriving = account.arriving_at(now) + work_ms / ARRIVING_MS;
-        account.arrived = now;
+        account.arriving.add(work_ms, now);
         CallEntry { unit, track: account.learner.sent(units.into(), now) }
     }
 
@@ -79,7 +76,7 @@ impl Calls {
             let learner = &account.learner;
             Some(CallReport {
                 units_ahead: learner.units_open(),
-                arriving: account.arriving_at(now),
+                arriving: account.arriving.rate(now),
                 speed: learner.is_shown().then(|| learner.speed()),
             })
         })
@@ -89,12 +86,6 @@ impl Calls {
     pub fn errors(&self) -> impl Iterator<Item = (Unit, f64)> {
         let errors = self.accounts.iter().map(|account| account.as_ref().map(|known| known.learner.error()));
         Unit::ALL.into_iter().zip(errors).filter_map(|(unit, error)| Some((unit, error?)))
-    }
-}
-
-impl Account {
-    fn arriving_at(&self, now: Moment) -> f64 {
-        self.arriving * (-now.since(self.arrived).as_secs_f64() * 1e3 / ARRIVING_MS).exp()
     }
 }
 

@@ -63,6 +63,8 @@ fn a_first_token_that_is_overdue_with_nothing_to_compute_says_that_there_is_no_r
     let mut ledger = Ledger::starting(Speed::default());
     let one = ledger.enter(size(1_000), Shape::Stream, None, at(0));
     assert_eq!(ledger.report(at(20)).longest_waiting_ms, 0.0);
+    let late_ms = ledger.report(at(100)).longest_waiting_ms;
+    assert_eq!(late_ms, 0.0, "it was expected before that, and is no more than some steps late");
     let waited_ms = ledger.report(at(2_000)).longest_waiting_ms;
     assert!((waited_ms - 2_000.0).abs() < 1e-6, "{waited_ms}");
     ledger.tokens(&one, 1, at(2_001));

@@ -195,6 +195,11 @@ impl Learner {
         self.first_token_error
     }
 
+    /// Number of the step under way, as far as the ends of steps are seen: it grows with each.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
     /// What the engine has before it at `now`.
     pub fn load(&self, now: Moment) -> Load {
         let (mut queue, mut start) = (self.queue.clone(), self.step_start);

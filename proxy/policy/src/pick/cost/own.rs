@@ -16,9 +16,7 @@
 use penstock_model::units::Moment;
 
 use super::{Placements, Prompt, Report, Speed, Weights};
-
-/// Milliseconds over which the rate of our own work is averaged: the same as in what an endpoint reports of all.
-const RATE_MS: f64 = 10_000.0;
+use crate::lately::Lately;
 
 /// What this sidecar has sent to one endpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,26 +25,22 @@ pub struct Own {
     sent: Sent,
 }
 
-/// Prompts of late, each of less weight the longer it is past.
+/// Prompts of late, averaged as an endpoint does in what it reports of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Sent {
-    at: Moment,
-    tokens: f64,
-    attention_doubled: f64,
+    tokens: Lately,
+    attention_doubled: Lately,
 }
 
 impl Sent {
     fn add(&mut self, at: Moment, prompt: Prompt) {
-        let kept = faded(millis(self.at, at), RATE_MS);
-        self.tokens = self.tokens * kept + prompt.uncached_tokens();
-        self.attention_doubled = self.attention_doubled * kept + prompt.attention_doubled();
-        self.at = at;
+        self.tokens.add(prompt.uncached_tokens(), at);
+        self.attention_doubled.add(prompt.attention_doubled(), at);
     }
 
     /// Their work as a share of the time in which they were sent.
     fn rate(&self, now: Moment, speed: &Speed) -> f64 {
-        let work_ms = speed.prompt_ms(self.tokens, self.attention_doubled);
-        work_ms / RATE_MS * faded(millis(self.at, now), RATE_MS)
+        speed.prompt_ms(self.tokens.rate(now), self.attention_doubled.rate(now))
     }
 }
 

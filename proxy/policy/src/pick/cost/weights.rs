@@ -40,8 +40,10 @@ impl Weights {
     /// the refusals. The sensitivities of `others` (less than a point of attainment at capacity between 0.5 and 4), `spread` (a point
     /// between a fifth and all, two to three with none), `kv_free` (decode-bound reasoning alone: 0.1 keeps 95.9 %, none 92.3 %) and
     /// `answer` (half of it is a point better than none on chat) were measured before the gate knew [`Promises`](crate::gate::Promises).
-    /// `given_back_min` keeps a division in bounds and was not searched. Where requests wait at the [`Door`](crate::gate::Door),
-    /// `reserve_ms` of 20 costs a tenth of the capacity on code and 100 gains nothing; `margin_ms` of 800 to 1,000 saves a fifth to a
+    /// `given_back_min` keeps a division in bounds and was not searched. `reserve_ms` of 100 carries 1 to 3 % more than 50 on code and
+    /// reasoning and 0.8 % less on chat with many callers, on the others the same (seeds 1 and 2); 200 costs 3 % there, and 20 a tenth on
+    /// code. It is also what a real machine needs that stands still for some tens of milliseconds now and then. Where requests wait at the
+    /// [`Door`](crate::gate::Door), `margin_ms` of 800 to 1,000 saves a fifth to a
     /// third of the refusals and costs 2 to 4 % of the capacity on reasoning and chat, 100 doubles the refusals. `margin_share` of 0.2 saves a
     /// fifth to a third of them and costs nothing that could be measured; 0.4 saves more and costs half a point of attainment at capacity
     /// on reasoning.
@@ -55,7 +57,7 @@ impl Weights {
         given_back_min: 0.1,
         answer: 0.5,
         harm: 10.0,
-        reserve_ms: 50.0,
+        reserve_ms: 100.0,
         margin_ms: 400.0,
         margin_share: 0.2,
     };

@@ -1,26 +1,27 @@
-//! How fast servers are, as far as the sidecars beside them can tell: the production ledger learns it from the requests that pass.
+//! What the sidecars beside the servers know of them, where it is not just given: the production ledger, kept from the requests that pass.
 //!
 //! ```text
-//!   sent · each token · end ─► ledger of that server ─► its speed ─► gate, and with the reports to callers
+//!   sent · each token · end ─► ledger of that server ─► its speed, and whether a request may come in
 //! ```
 //!
-//! Callers know of it at once, also where reports are old: a speed changes within seconds or not at all.
+//! Callers know of speeds at once, also where reports are old: they change within seconds or not at all. Load in reports is exact.
 
 use std::collections::HashMap;
 
 use penstock_model::units::Moment;
-use penstock_policy::ledger::{Entry, Ledger, Shape, Told};
-use penstock_policy::pick::cost::{Prompt, Speed};
+use penstock_policy::gate::{Patience, Promise, Verdict, decide};
+use penstock_policy::ledger::{Entry, Ledger, Memory, Shape, Told};
+use penstock_policy::pick::cost::{Prompt, Speed, Weights, terms};
 use penstock_policy::speed::{Size, Speed as Learned};
 
-/// How the speeds of servers are known to our own policies.
+/// How servers are known to the sidecars beside them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Speeds {
-    /// As they are.
+pub enum Account {
+    /// As they are, and so is how fast they compute.
     #[default]
-    Known,
-    /// As sidecars learn them.
-    Learned,
+    Exact,
+    /// By the ledger, which learns their speed from a prior that fits none of them.
+    Ledger,
 }
 
 /// What the sidecar beside one server has learned.
@@ -70,11 +71,11 @@ impl Meters {
     }
 
     /// A request is sent to a server, with so much of its prompt cached as its sidecar believes.
-    pub fn sent(&mut self, place: usize, request: u32, prompt: Prompt, now: Moment) {
+    pub fn sent(&mut self, place: usize, request: u32, prompt: Prompt, promise: Promise, now: Moment) {
         let meter = &mut self.0[place];
         meter.advance(now);
         let size = Size { tokens: prompt.tokens, cached_tokens: prompt.cached_tokens };
-        let entry = meter.ledger.enter(size, Shape::Stream, None, now);
+        let entry = meter.ledger.enter(size, Shape::Stream, Some(promise), now);
         meter.entries.insert(request, (entry, size, 0));
     }
 
@@ -100,14 +101,33 @@ impl Meters {
         }
     }
 
-    /// Whether a server has nothing to do, as far as its sidecar knows: then it refuses nobody, or it would never show how fast it is.
-    pub fn is_idle(&self, place: usize) -> bool {
-        self.0[place].ledger.requests() == 0
+    /// What a server's sidecar does with a request, by its own account and what the engine says of its memory.
+    pub fn verdict(
+        &mut self,
+        place: usize,
+        prompt: Prompt,
+        patience: Patience,
+        memory: Memory,
+        now: Moment,
+    ) -> Verdict {
+        let meter = &mut self.0[place];
+        meter.advance(now);
+        let ledger = &mut meter.ledger;
+        // One that has nothing to do refuses nobody, or it would never show how fast it is.
+        if ledger.requests() == 0 {
+            return Verdict::Serve;
+        }
+        ledger.memory(memory);
+        let report = ledger.report(now);
+        let terms = terms(&report, &ledger.speed(), prompt, &Weights::CHOSEN);
+        decide(&terms, patience, ledger.gain(&report))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -116,8 +136,17 @@ mod tests {
         let mut speeds = [Speed::from(Learned::default()); 2];
         let step_ms = |speeds: &[Speed]| [speeds[0].step_ms, speeds[1].step_ms];
         let prompt = Prompt { tokens: 100, cached_tokens: 0 };
-        meters.sent(0, 7, prompt, Moment(0));
-        assert!(!meters.is_idle(0) && meters.is_idle(1));
+        let promise = Promise { first_due: Moment(1), span: Duration::from_secs(1) };
+        let refuses = |meters: &mut Meters, place| {
+            let patience = Patience::at_last(1.0);
+            meters.verdict(place, prompt, patience, Memory::default(), Moment(0)) != Verdict::Serve
+        };
+        meters.sent(0, 7, prompt, promise, Moment(0));
+        assert_eq!(
+            [0, 1].map(|place| refuses(&mut meters, place)),
+            [true, false],
+            "who is idle refuses nobody"
+        );
         let before = step_ms(&speeds);
         for number in 1..=200u64 {
             let at = Moment(number * 50_000_000);
@@ -126,6 +155,6 @@ mod tests {
         }
         let [one, other] = step_ms(&speeds);
         assert!(one > 1.5 * before[0] && (one - other).abs() < 1e-9, "{one} {other} {before:?}");
-        assert!(meters.is_idle(0));
+        assert!(!refuses(&mut meters, 0), "its request has ended");
     }
 }
