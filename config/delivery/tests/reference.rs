@@ -185,8 +185,12 @@ impl World {
             Step::Fault(fault, direction) => {
                 self.was_disturbed = true;
                 self.was_lossy |= matches!(fault, Fault::Lose);
+                // What a type begins with says what the client holds; nothing may overtake that, or the server never hears of it.
+                let begins =
+                    self.to_server.queue.front().is_some_and(|first| first.response_nonce.is_empty());
                 match direction {
                     Direction::ToClient => self.to_client.disturb(fault),
+                    Direction::ToServer if matches!(fault, Fault::Swap) && begins => {}
                     Direction::ToServer => self.to_server.disturb(fault),
                 }
             }
