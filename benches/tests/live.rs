@@ -1,7 +1,7 @@
 //! The live bench in small: whole requests through a mesh of real processes, and the same figures live and simulated.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+mod beside;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -26,16 +26,7 @@ fn trace() -> String {
 #[test]
 fn every_request_is_answered_in_full_and_compared_with_the_simulator() {
     let bench = Path::new(env!("CARGO_BIN_EXE_penstock-bench-live"));
-    let beside = bench.parent().unwrap();
-    if let Some(missing) = PROGRAMS.iter().find(|name| !beside.join(name).is_file()) {
-        let line = format!("skipped: needs {missing}: make build");
-        println!("{line}");
-        // `make test` counts such lines.
-        if let Some(path) = std::env::var_os("PENSTOCK_SKIPPED") {
-            let mut list = OpenOptions::new().create(true).append(true).open(path).unwrap();
-            writeln!(list, "{line}").unwrap();
-        }
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{line}, and CI must not skip");
+    if !beside::are_built(bench, &PROGRAMS) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
