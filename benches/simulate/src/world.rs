@@ -16,9 +16,9 @@ use std::time::Duration;
 use anyhow::Result;
 use penstock_engine::scheduler::{Pace, Profile};
 use penstock_model::units::Moment;
-use penstock_policy::gate::{Door, Pass, Patience, Promise, REFUSALS_MAX, Verdict};
+use penstock_policy::gate::{Door, Pass, Patience, Promise, REFUSALS_MAX, Refusal, Verdict};
 use penstock_policy::ledger::Memory;
-use penstock_policy::pick::cost::{Prompt, Speed, Weights};
+use penstock_policy::pick::cost::{Prompt, Speed, Weights, is_worth_asking, lacks_memory};
 
 use crate::account::{Account, Meters};
 use crate::backend::Backend;
@@ -106,6 +106,7 @@ struct Trip {
     place: u32,
     uncached: u64,
     refusals: u8,
+    lacks_memory: bool,
     questions: u32,
     cached_tokens: u32,
 }
@@ -258,6 +259,10 @@ impl<'a> World<'a> {
 
     /// A request that was refused asks others how they are before it chooses again, if its router does so.
     fn ask(&mut self, request: u32, now_ns: u64) {
+        let Trip { refusals, lacks_memory, .. } = self.trips[request as usize];
+        if !is_worth_asking(refusals, lacks_memory) {
+            return self.choose(request, now_ns);
+        }
         let asked = self.consult(request, now_ns, |router, arrival, view| router.whom_to_ask(arrival, view));
         if asked.is_empty() {
             return self.choose(request, now_ns);
@@ -320,10 +325,11 @@ impl<'a> World<'a> {
                 let uncached_tokens = self.prompt(request, place).uncached_tokens();
                 let waits = self.doors[place].wait(request, uncached_tokens, patience, Moment(now_ns));
                 if waits.is_err() {
-                    self.refuse(request, place, now_ns);
+                    self.refuse(request, place, Refusal::Promised, now_ns);
                 }
             }
-            Verdict::Wait | Verdict::Refuse(_) => self.refuse(request, place, now_ns),
+            Verdict::Wait => self.refuse(request, place, Refusal::Promised, now_ns),
+            Verdict::Refuse(why) => self.refuse(request, place, why, now_ns),
         }
     }
 
@@ -370,14 +376,15 @@ impl<'a> World<'a> {
         {
             match pass {
                 Pass::In => self.send(request, place, now_ns),
-                Pass::Out(_) => self.refuse(request, place, now_ns),
+                Pass::Out(why) => self.refuse(request, place, why, now_ns),
             }
         }
         self.doors[place] = door;
     }
 
-    fn refuse(&mut self, request: u32, place: usize, now_ns: u64) {
+    fn refuse(&mut self, request: u32, place: usize, why: Refusal, now_ns: u64) {
         let trip = &mut self.trips[request as usize];
+        trip.lacks_memory |= lacks_memory(Some(why));
         trip.refusals += 1;
         let refusals = trip.refusals;
         self.tell(request, place, now_ns);

@@ -106,9 +106,6 @@ impl LeastCost {
 
 impl Router for LeastCost {
     fn whom_to_ask(&mut self, arrival: &Arrival, view: &View<'_>) -> Vec<usize> {
-        if view.refusals < REFUSALS_MAX {
-            return Vec::new();
-        }
         // As in a sidecar, those that refused may be chosen again; what they have said is young.
         whom_to_ask((0..view.count()).map(|place| (place, self.estimate(place, arrival, view))))
     }

@@ -28,7 +28,7 @@ mod own;
 mod placements;
 mod weights;
 
-pub use ask::{YOUNG_MS, whom_to_ask};
+pub use ask::{YOUNG_MS, is_worth_asking, lacks_memory, whom_to_ask};
 pub use belief::{Belief, Estimate, Told};
 pub use calls::CallReport;
 pub use level::{Choice, NEAR, choose};

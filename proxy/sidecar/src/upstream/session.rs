@@ -16,7 +16,7 @@ use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
 use penstock_model::units::Moment;
 use penstock_policy::gate::{Patience, REFUSALS_MAX, Refusal};
 use penstock_policy::pick::NoPick;
-use penstock_policy::pick::cost::{Told, Weights};
+use penstock_policy::pick::cost::{Told, Weights, is_worth_asking, lacks_memory};
 use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
 use penstock_policy::why::{self, Ended, Questions, Story};
 use tokio::sync::watch;
@@ -128,6 +128,7 @@ impl LogicalRequest {
     async fn attempts(&mut self) -> Result<Response<()>, Failure> {
         let mut retries = 0;
         let mut refusals = 0;
+        let mut has_lacked_memory = false;
         let mut last = None;
         loop {
             let (place, terms, ticket) = match self.next_place() {
@@ -152,6 +153,7 @@ impl LogicalRequest {
                 Ok(Ok((response, _))) if place.carrier == Carrier::Mesh && is_refused(&response) => {
                     last = Some(self.refused(&place, &response));
                     refusals += 1;
+                    has_lacked_memory |= lacks_memory(reason_of(&response));
                     // The last word is had with all patience: also those that refused may be asked, who have said how they are.
                     self.refused.extend(ticket.as_ref().map(|ticket| Arc::clone(ticket.endpoint())));
                     if refusals == REFUSALS_MAX {
@@ -163,7 +165,7 @@ impl LogicalRequest {
                         return Err(last.unwrap_or_else(drained));
                     }
                     drop(ticket);
-                    if refusals == REFUSALS_MAX {
+                    if is_worth_asking(refusals, has_lacked_memory) {
                         self.ask().await;
                     }
                     continue;
@@ -528,6 +530,11 @@ fn ended(sent: &Attempted, place: &Place, load: Option<Told>) -> Ended {
         Ok(Err(Failed { fault, message })) => failed(fault.kind, message),
         Err(Elapsed) => failed(Kind::Timeout, "its time was over"),
     }
+}
+
+/// Why the endpoint's sidecar does not let the request in, as far as it says so in words that are known.
+fn reason_of(response: &Response<()>) -> Option<Refusal> {
+    wire::read_refusal(response.headers()).and_then(|(reason, _)| reason)
 }
 
 /// The endpoint's sidecar does not let the request in.

@@ -6,9 +6,12 @@
 //! ```
 //!
 //! A question is a round trip without a body to a few endpoints at once. Where reports are young, nobody is asked, and what they cost is
-//! paid where many sidecars share an endpoint, whose reports come seldom.
+//! paid where many sidecars share an endpoint, whose reports come seldom. Nor is anybody asked for memory: that is given back by answers
+//! that take many seconds, so reports are not too old for it, and who lacks it lacks it everywhere. Under 1.5 times the load of a pool
+//! that is short of it, all would ask, and go where there was some a moment ago.
 
 use super::Estimate;
+use crate::gate::{REFUSALS_MAX, Refusal};
 
 /// Endpoints that one request asks at most. Of more, the dearest by what is known are not asked.
 const ASKED_MAX: usize = 8;
@@ -16,6 +19,16 @@ const ASKED_MAX: usize = 8;
 /// Milliseconds for which a report is as good as an answer: with reports that are at most 50 ms old, capacity is what it is where all
 /// is known at once (`benches/simulate/README.md`).
 pub const YOUNG_MS: f64 = 100.0;
+
+/// Whether a request asks, now that it was refused so often, and whether for want of memory once.
+pub fn is_worth_asking(refusals: u8, lacks_memory: bool) -> bool {
+    refusals == REFUSALS_MAX && !lacks_memory
+}
+
+/// Whether a refusal was for want of memory. A reason that is not known is none.
+pub fn lacks_memory(reason: Option<Refusal>) -> bool {
+    reason == Some(Refusal::Memory)
+}
 
 /// Those to ask, of the places where the request may still go, with what is believed of each.
 pub fn whom_to_ask(known: impl IntoIterator<Item = (usize, Estimate)>) -> Vec<usize> {
@@ -46,6 +59,15 @@ mod tests {
     fn those_whose_reports_are_old_are_asked_the_cheapest_first() {
         check(&[(30.0, Some(101.0)), (20.0, Some(100.0)), (10.0, Some(5_000.0)), (40.0, None)], &[2, 0, 3]);
         check(&[(30.0, Some(2.0)), (20.0, Some(50.0))], &[]);
+    }
+
+    #[test]
+    fn only_who_has_one_choice_left_asks_and_nobody_for_memory() {
+        let asks = |refusals| is_worth_asking(refusals, false);
+        assert_eq!([0, 1, 2, 3].map(asks), [false, false, true, false]);
+        assert!(!is_worth_asking(2, true));
+        let lacking: Vec<_> = Refusal::ALL.into_iter().filter(|reason| lacks_memory(Some(*reason))).collect();
+        assert_eq!((lacking, lacks_memory(None)), (vec![Refusal::Memory], false));
     }
 
     #[test]
