@@ -375,12 +375,6 @@ impl Exchange {
         let Some(account) = self.account.take() else { return };
         self.read_answer(|meter, on_gap| meter.end(clock::now().0, on_gap));
         self.leave_engine();
-        let has_gone = |failure: &Failure| failure.code == ErrorCode::Connect;
-        if let Some(engine) = self.engine.take()
-            && (self.failure.iter().any(has_gone) || self.trail.read().failure.iter().any(has_gone))
-        {
-            engine.has_gone();
-        }
         if ending == Ending::Complete {
             self.call_is_answered();
         }

@@ -268,12 +268,6 @@ impl Engine {
         self.memory(now).map(|memory| memory.total_tokens)
     }
 
-    /// Nobody answers any more: whoever begins there anew has no prompt cached.
-    pub fn has_gone(&self) {
-        self.cached.forget();
-        self.changed();
-    }
-
     /// What a subscriber has not been told of the prompts that it has cached.
     pub fn digest(&self, cursor: &mut Cursor, keys: &Keys) -> Option<Digest> {
         self.cached.page_went(self.scrapes.gone(self.endpoint));
