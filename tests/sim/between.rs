@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Frame, Incoming};
@@ -56,6 +56,7 @@ struct Seen {
     cached: Vec<u64>,
     to_lose: usize,
     is_mute: bool,
+    is_deaf: bool,
 }
 
 /// See the module.
@@ -86,6 +87,11 @@ impl Between {
     /// From here on no report arrives, but for those in the heads of answers.
     pub(crate) fn mute(&self) {
         lock(&self.seen).is_mute = true;
+    }
+
+    /// From here on no question is answered.
+    pub(crate) fn deafen(&self) {
+        lock(&self.seen).is_deaf = true;
     }
 
     /// Those that came so far.
@@ -136,6 +142,10 @@ async fn pass(
 ) -> hyper::Result<Response<UnsyncBoxBody<Bytes, hyper::Error>>> {
     let subscribes = request.headers().contains_key(wire::SUBSCRIBE);
     lock(&seen).cached.extend(believed(request.headers()));
+    let is_unheard = request.method() == Method::HEAD && lock(&seen).is_deaf;
+    if is_unheard {
+        return std::future::pending().await;
+    }
     let answer = sender.send_request(request).await?;
     if !subscribes {
         return Ok(answer.map(BodyExt::boxed_unsync));

@@ -9,9 +9,9 @@
 use std::collections::HashMap;
 
 use penstock_model::units::Moment;
-use penstock_policy::gate::{Patience, Promise, Verdict, decide};
+use penstock_policy::gate::{Patience, Promise, Verdict};
 use penstock_policy::ledger::{Entry, Ledger, Memory, Shape, Told};
-use penstock_policy::pick::cost::{Prompt, Speed, Weights, terms};
+use penstock_policy::pick::cost::{Prompt, Speed};
 use penstock_policy::speed::{Size, Speed as Learned};
 
 /// How servers are known to the sidecars beside them.
@@ -112,15 +112,9 @@ impl Meters {
     ) -> Verdict {
         let meter = &mut self.0[place];
         meter.advance(now);
-        let ledger = &mut meter.ledger;
-        // One that has nothing to do refuses nobody, or it would never show how fast it is.
-        if ledger.requests() == 0 {
-            return Verdict::Serve;
-        }
-        ledger.memory(memory);
-        let report = ledger.report(now);
-        let terms = terms(&report, &ledger.speed(), prompt, &Weights::CHOSEN);
-        decide(&terms, patience, ledger.gain(&report))
+        meter.ledger.memory(memory);
+        let report = meter.ledger.report(now);
+        meter.ledger.judge(&report, prompt, patience).0
     }
 }
 

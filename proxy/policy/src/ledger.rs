@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_model::units::Moment;
 
-use crate::gate::{Place, Promise, Promises, UnderWay};
+use crate::gate::{self, Patience, Place, Promise, Promises, UnderWay, Verdict};
 use crate::lately::Lately;
-use crate::pick::cost::{self, Report, Weights};
+use crate::pick::cost::{self, Prompt, Report, Terms, Weights};
 use crate::speed::{Learner, Size, Speed, Track};
 pub use calls::{CallEntry, Calls};
 
@@ -142,8 +142,7 @@ impl Ledger {
             self.unseen.insert((now + track.expected(), number));
         }
         self.awaited.insert(number);
-        let uncached =
-            cost::Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens }.uncached_tokens();
+        let uncached = Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens }.uncached_tokens();
         let place = promise.map(|promise| self.promises.came(promise, uncached));
         self.open.insert(number, Open { track, sent: now, shape, estimated, place, tokens: 0 });
         Entry(number)
@@ -253,9 +252,16 @@ impl Ledger {
         Report { bearable_ms, ..report }
     }
 
-    /// What those who are there gain to spare in each millisecond without prompts; `report` is of this moment.
-    pub fn gain(&self, report: &Report) -> f64 {
-        self.promises.gain(report, &self.speed())
+    /// Whether a prompt comes in at the moment of `report`, and what it costs.
+    ///
+    /// An engine without work takes everything: it is as fast as it will ever be, and whoever refused for it would never learn that it is
+    /// faster than was thought.
+    pub fn judge(&self, report: &Report, prompt: Prompt, patience: Patience) -> (Verdict, Terms) {
+        let terms = cost::terms(report, &self.speed(), prompt, &Weights::CHOSEN);
+        if self.requests() == 0 {
+            return (Verdict::Serve, terms);
+        }
+        (gate::decide(&terms, patience, self.promises.gain(report, &self.speed())), terms)
     }
 
     /// How fast the engine is, as far as it is known.
@@ -284,7 +290,7 @@ impl Ledger {
     }
 
     fn count_arrival(&mut self, size: Size, now: Moment) {
-        let prompt = cost::Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens };
+        let prompt = Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens };
         let work_ms = self.speed().prompt_ms(prompt.uncached_tokens(), prompt.attention_doubled());
         self.arriving.add(work_ms, now);
     }

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use http::{HeaderMap, Method};
+use http::Method;
 use tokio::time::timeout;
 
-use super::wire::{self, SUBSCRIBE};
+use super::wire;
 use crate::fleet::{BackendState, EndpointState};
-use crate::http::headers::{self, WIRE, WIRE_VERSION};
-use crate::upstream::attempt::{self, Head};
+use crate::upstream::attempt;
 use crate::upstream::call::Call;
 use crate::upstream::place::Place;
 use crate::upstream::pool::Pool;
@@ -35,10 +34,7 @@ async fn question(pool: &Pool, backend: &BackendState, state: &EndpointState) ->
     let mut lease = pool.open(&Place::of_endpoint(backend, &state.endpoint))?;
     // It is no request, and must not keep requests out.
     lease.step_aside();
-    let address = state.endpoint.id.address.to_string();
-    let mut headers = HeaderMap::from_iter([(WIRE, WIRE_VERSION)]);
-    headers::insert_text(&mut headers, SUBSCRIBE, &address);
-    let head = Head { method: Method::HEAD, target: wire::PATH, authority: address, headers };
+    let head = wire::question(Method::HEAD, state.endpoint.id.address);
     let (response, _) = attempt::beside(lease, head, &Call::of_our_own()).await.ok()?;
     state.told(wire::read_load(response.headers())?);
     Some(())

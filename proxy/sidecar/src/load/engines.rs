@@ -9,9 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use penstock_model::settings::Application;
 use penstock_model::units::Moment;
-use penstock_policy::gate::{self, Door, Pass, Patience, Promise, Refusal, Verdict};
+use penstock_policy::gate::{Door, Pass, Patience, Promise, Refusal, Verdict};
 use penstock_policy::ledger::{Entry, Ledger, Memory, Shape, Told as Said};
-use penstock_policy::pick::cost::{self, Prompt, Report, Terms, Told, Weights};
+use penstock_policy::pick::cost::{Prompt, Report, Terms, Told};
 use penstock_policy::prefix::{Boundary, Cursor, Digest, Keys};
 use penstock_policy::speed::{Speed, Unit};
 use tokio::sync::watch;
@@ -184,7 +184,7 @@ impl Engine {
         if let Some(patience) = patience {
             let report = self.look(&mut state, now);
             let prompt = prompt_of(&state, demand);
-            let (verdict, terms) = judge(&state, &report, prompt, patience);
+            let (verdict, terms) = state.ledger.judge(&report, prompt, patience);
             match verdict {
                 Verdict::Serve => {}
                 Verdict::Refuse(refusal) => return Err(Refused { refusal, terms }),
@@ -232,7 +232,7 @@ impl Engine {
                     return Verdict::Refuse(Refusal::Elsewhere);
                 }
                 let prompt = prompt_of(&state, asking.demand);
-                let (verdict, terms) = judge(&state, &report, prompt, patience);
+                let (verdict, terms) = state.ledger.judge(&report, prompt, patience);
                 last = terms;
                 verdict
             });
@@ -389,16 +389,6 @@ impl Stay {
 fn prompt_of(state: &State, demand: Demand) -> Prompt {
     let size = state.ledger.scaled(demand.size);
     Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens }
-}
-
-/// What the gate says of a prompt at the moment of `report`.
-fn judge(state: &State, report: &Report, prompt: Prompt, patience: Patience) -> (Verdict, Terms) {
-    let terms = cost::terms(report, &state.ledger.speed(), prompt, &Weights::CHOSEN);
-    // A server without work is as fast as it will ever be. Whoever refused for it would never learn that it is faster than was thought.
-    if state.ledger.requests() == 0 {
-        return (Verdict::Serve, terms);
-    }
-    (gate::decide(&terms, patience, state.ledger.gain(report)), terms)
 }
 
 impl Drop for Stay {

@@ -14,14 +14,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::wire::{self, SUBSCRIBE};
+use super::wire;
 use crate::fleet::{BackendState, EndpointState};
-use crate::http::headers::{self, WIRE, WIRE_VERSION};
 use crate::tasks::Tasks;
-use crate::upstream::attempt::{self, Failed, Head, Part};
+use crate::upstream::attempt::{self, Failed, Part};
 use crate::upstream::call::Call;
 use crate::upstream::place::Place;
 use crate::upstream::pool::{ConnectError, Lease, Link, Pool, Terms};
@@ -162,11 +161,8 @@ impl Way {
 
     async fn follow(&self, interval: Duration, state: &Weak<EndpointState>) -> Result<(), Failed> {
         let Some(lease) = self.lease().await? else { return Ok(()) };
-        let mut headers = HeaderMap::from_iter([(WIRE, WIRE_VERSION)]);
-        headers::insert_text(&mut headers, SUBSCRIBE, &self.address.to_string());
-        wire::write_interval(&mut headers, interval);
-        let head =
-            Head { method: Method::GET, target: wire::PATH, authority: self.address.to_string(), headers };
+        let mut head = wire::question(Method::GET, self.address);
+        wire::write_interval(&mut head.headers, interval);
         let (response, mut answer) = attempt::beside(lease, head, &Call::of_our_own()).await?;
         if response.status() != StatusCode::OK {
             return Ok(());

@@ -1,12 +1,13 @@
 //! Fields about load between sidecars, as `proxy/README.md` writes them down. No protobuf type leaves this file.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use penstock_delivery::proto::penstock::load::v1;
 use penstock_model::units::Moment;
 use penstock_policy::gate::{Patience, Promise, Refusal};
@@ -18,7 +19,8 @@ use prost::encoding::encode_varint;
 use prost::{Message, decode_length_delimiter, length_delimiter_len};
 use sha2::{Digest as _, Sha256};
 
-use crate::http::headers;
+use crate::http::headers::{self, WIRE, WIRE_VERSION};
+use crate::upstream::attempt::Head;
 
 /// How a model server stands: on every answer of its sidecar.
 pub const LOAD: HeaderName = HeaderName::from_static("x-penstock-load");
@@ -56,6 +58,14 @@ const ADAPTERS_MAX: usize = 64;
 
 /// Longest value that is read: a report has less than 200 bytes.
 const LOAD_BYTES_MAX: usize = 1_024;
+
+/// Asks the sidecar in front of `application` how that stands: by `GET` for reports from now on, by `HEAD` for one.
+pub fn question(method: Method, application: SocketAddr) -> Head {
+    let address = application.to_string();
+    let mut headers = HeaderMap::from_iter([(WIRE, WIRE_VERSION)]);
+    headers::insert_text(&mut headers, SUBSCRIBE, &address);
+    Head { method, target: PATH, authority: address, headers }
+}
 
 /// Why a request is not let in, and what the first token would have taken.
 pub fn write_refusal(refusal: Refusal, first_token_ms: f64) -> HeaderValue {

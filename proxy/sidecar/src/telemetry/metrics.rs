@@ -242,7 +242,7 @@ impl Metrics {
             load_questions: declare.counters(
                 "penstock_load_questions_total",
                 "Endpoints asked how they stand before a request that was refused twice was sent once more.",
-                &["result"],
+                &["backend_namespace", "backend_name", "result"],
             )?,
             door_waits: declare.counter(
                 "penstock_door_waits_total",

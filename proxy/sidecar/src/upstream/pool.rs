@@ -247,17 +247,18 @@ impl Pool {
 
     /// A place on a shared connection that is open, whoever has made it and however full it is.
     pub fn open(&self, place: &Place) -> Option<Lease> {
+        self.room(place, u32::MAX)
+    }
+
+    fn room(&self, place: &Place, streams_max: u32) -> Option<Lease> {
         let shelf = self.shared.lock().get(place).map(Arc::clone)?;
-        shelf.room(u32::MAX)
+        shelf.room(streams_max)
     }
 
     /// A connection that is open and has room.
     fn at_hand(&self, place: &Place, terms: Terms) -> Option<Link> {
         let kept = || self.kept(place).map(Link::Single);
-        let room = || {
-            let shelf = self.shared.lock().get(place).map(Arc::clone)?;
-            shelf.room(terms.streams_max).map(Link::Shared)
-        };
+        let room = || self.room(place, terms.streams_max).map(Link::Shared);
         match place.carrier {
             Carrier::Http1 | Carrier::Tls(Offer::Http1) => kept(),
             Carrier::Mesh | Carrier::H2c | Carrier::Tls(Offer::Http2) => room(),

@@ -313,13 +313,17 @@ impl LogicalRequest {
             return;
         }
         let begun = clock::now();
-        let answered = ask::ask(&self.means.pool, state, &whom).await;
+        // Who has no time left is told so by the attempt that follows.
+        let answered = bounded(self.call.deadline, ask::ask(&self.means.pool, state, &whom)).await;
         let asked = u32::try_from(whom.len()).unwrap_or(u32::MAX);
+        let answered = answered.unwrap_or(0);
         let questions = Questions { asked, answered, took: clock::now().since(begun) };
         self.tell(|story| story.asks(questions));
+        let id = &state.backend.id.0;
         let metrics = &self.means.telemetry.metrics;
         for (result, count) in [("answered", answered), ("unanswered", asked - answered)] {
-            metrics.load_questions.with_label_values(&[result]).inc_by(count.into());
+            let labels = [&*id.namespace, &*id.name, result];
+            metrics.load_questions.with_label_values(&labels).inc_by(count.into());
         }
     }
 
