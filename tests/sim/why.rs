@@ -126,6 +126,52 @@ fn check_costs(story: &Value) {
     assert!(number(&story["promptTokens"]) > 1_000.0, "{story:#}");
 }
 
+/// Milliseconds that the first attempt of a request is willing to wait longer than was believed of the one chosen and of the next best.
+fn margin_ms(story: &Value) -> f64 {
+    let attempt = &story["attempts"][0];
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no number in {story:#}"));
+    let first_token_ms = |row: &Value| {
+        ["waitMs", "promptMs", "roomMs"].iter().map(|term| number(&row["cost"][term])).sum::<f64>()
+    };
+    let rows = attempt["endpoints"].as_array().expect("rows");
+    let (chosen, others) = rows.split_first().expect("the one chosen");
+    let next_ms = others.iter().map(first_token_ms).fold(f64::INFINITY, f64::min);
+    number(&attempt["patience"]["firstTokenMs"]) - first_token_ms(chosen).max(next_ms)
+}
+
+#[test]
+fn who_is_never_refused_becomes_impatient_and_who_is_becomes_patient_again() {
+    simulate(Transport::Memory, async || {
+        let world = world("LeastCost").await;
+        for number in 0..100 {
+            for caller in CALLERS {
+                assert_eq!(one(&world, caller, &format!("quiet-{number}-{caller}"), 10).await, Some(200));
+            }
+        }
+        let margin = |caller: &str, id: &str| margin_ms(&told(&world, caller, &format!("{id}-{caller}")));
+        let [first_ms, last_ms] = ["quiet-0", "quiet-99"].map(|id| margin("a", id));
+        // The longest margin, and after a hundred times a fiftieth less in its logarithm the shortest.
+        assert!((first_ms - 392.0).abs() < 2.0 && (last_ms - 60.0).abs() < 2.0, "{first_ms} {last_ms}");
+        let id = |number: usize| format!("crowd-{number}");
+        let asked = (0..16).map(|number| {
+            let world = &world;
+            async move { one(world, CALLERS[number % 4], &id(number), 6_000).await }
+        });
+        assert!(join_all(asked).await.iter().all(|status| *status == Some(200)));
+        let refused = CALLERS.into_iter().enumerate().find(|(place, caller)| {
+            (0..4).any(|round| {
+                let story = told(&world, caller, &id(4 * round + place));
+                story["attempts"][0]["ended"]["how"] == "refused"
+            })
+        });
+        let (_, caller) = refused.expect("somebody was refused");
+        assert_eq!(one(&world, caller, &format!("after-{caller}"), 10).await, Some(200));
+        let after_ms = margin(caller, "after");
+        assert!(after_ms > last_ms + 2.0, "{caller}: {last_ms} {after_ms}");
+        world.end().await;
+    });
+}
+
 #[test]
 fn a_request_by_two_choices_tells_loads_and_no_costs() {
     simulate(Transport::Memory, async || {

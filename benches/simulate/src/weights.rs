@@ -30,7 +30,9 @@ pub const WEIGHTS: &[Weight] = weights![
     harm,
     reserve_ms,
     margin_ms,
-    margin_share
+    margin_share,
+    margin_least,
+    refused_share
 ];
 
 /// The place of a name among [`WEIGHTS`].

@@ -20,49 +20,13 @@
 //! endpoints is answered 429 at once, and the rest is served as promised, however much comes.
 
 mod door;
+mod patience;
 mod promises;
 
-use crate::pick::cost::{Terms, Weights};
+use crate::pick::cost::Terms;
 pub use door::{Door, Pass};
+pub use patience::{Margin, Patience, REFUSALS_MAX};
 pub use promises::{Place, Promise, Promises, UnderWay};
-
-/// How long an answer's first token may take, in the eyes of the one who sent the request.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Patience {
-    /// Milliseconds until the first token beyond which the sender tries elsewhere.
-    pub first_token_ms: f64,
-    /// Milliseconds that were promised to the caller and are left; at most this long anything waits.
-    pub promised_ms: f64,
-}
-
-/// Refusals after which a request is sent once more; a further one is its caller's answer, 429.
-pub const REFUSALS_MAX: u8 = 2;
-
-impl Patience {
-    /// For a request that can still go elsewhere: somewhat longer than was believed of the endpoint chosen, or of the next best one.
-    /// `asked_ms` is what its caller has said that the first token may take from now on.
-    pub fn while_others(
-        believed_ms: f64,
-        next_best_ms: f64,
-        asked_ms: Option<f64>,
-        promised_ms: f64,
-        weights: &Weights,
-    ) -> Self {
-        let margin_ms = weights.margin_ms + weights.margin_share * asked_ms.unwrap_or(0.0);
-        Self { first_token_ms: believed_ms.max(next_best_ms) + margin_ms, promised_ms }
-    }
-
-    /// For a request that has nowhere else to go.
-    pub fn at_last(promised_ms: f64) -> Self {
-        Self { first_token_ms: promised_ms, promised_ms }
-    }
-
-    /// What is left of it after so much of it has gone by.
-    #[must_use]
-    pub fn after(self, waited_ms: f64) -> Self {
-        Self { first_token_ms: self.first_token_ms - waited_ms, promised_ms: self.promised_ms - waited_ms }
-    }
-}
 
 /// What is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +42,7 @@ pub enum Verdict {
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no memory for it in time.
+    /// There is no KV memory for it in time, or no place.
     Memory,
     /// It would come too late for what was promised.
     Late,
@@ -105,7 +69,7 @@ impl Refusal {
     /// What it is about, for people.
     pub fn why(self) -> &'static str {
         match self {
-            Self::Memory => "there is no KV memory for it in time",
+            Self::Memory => "there is no KV memory or place for it in time",
             Self::Late => "its first token would come later than was promised",
             Self::Promised => "answers under way there would become later than was promised",
             Self::Elsewhere => {
@@ -138,8 +102,6 @@ pub fn decide(terms: &Terms, patience: Patience, gain: f64) -> Verdict {
 mod tests {
     use super::*;
 
-    const MARGIN_MS: f64 = Weights::CHOSEN.margin_ms;
-
     #[track_caller]
     fn check(wait_ms: f64, room_ms: f64, patience: [f64; 2], expected: Verdict) {
         let terms = Terms { wait_ms, own_ms: 10.0, room_ms, others_ms: 1e6, ..Terms::default() };
@@ -155,20 +117,6 @@ mod tests {
     fn who_is_served_in_time_comes_in_whatever_it_costs_others() {
         check(90.0, 0.0, [100.0, 500.0], Verdict::Serve);
         check(490.0, 0.0, [500.0, 500.0], Verdict::Serve);
-    }
-
-    #[test]
-    fn patience_ends_a_margin_beyond_the_better_belief_until_there_is_nobody_else() {
-        let first_token_ms = |believed, next_best, asked| {
-            Patience::while_others(believed, next_best, asked, 500.0, &Weights::CHOSEN).first_token_ms
-        };
-        assert_eq!(
-            [first_token_ms(100.0, 80.0, None), first_token_ms(100.0, 130.0, None)],
-            [100.0 + MARGIN_MS, 130.0 + MARGIN_MS]
-        );
-        let more_ms = first_token_ms(100.0, 80.0, Some(500.0)) - first_token_ms(100.0, 80.0, None);
-        assert!((more_ms - 500.0 * Weights::CHOSEN.margin_share).abs() < 1e-6, "{more_ms}");
-        assert_eq!(Patience::at_last(500.0).first_token_ms, 500.0);
     }
 
     #[test]

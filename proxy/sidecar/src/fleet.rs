@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use penstock_model::names::BackendId;
 use penstock_model::snapshot::{Backend, Endpoint, HealthCheck, HealthScope, Host, Policy, Snapshot};
 use penstock_model::units::Moment;
+use penstock_policy::gate::Margin;
 use penstock_policy::health::Belief;
 use penstock_policy::pick::cost::{Belief as LoadBelief, Told};
 use penstock_policy::prefix::{Digest, Gap, Index};
@@ -79,11 +80,17 @@ struct BackendHistory {
     key: u64,
     turn: AtomicU64,
     retries: Mutex<RetryBudget>,
+    margin: Mutex<Margin>,
 }
 
 impl Default for BackendHistory {
     fn default() -> Self {
-        Self { key: seed::draw(), turn: AtomicU64::default(), retries: Mutex::default() }
+        Self {
+            key: seed::draw(),
+            turn: AtomicU64::default(),
+            retries: Mutex::default(),
+            margin: Mutex::default(),
+        }
     }
 }
 
@@ -267,5 +274,10 @@ impl BackendState {
     /// The budget of retries.
     pub fn retries(&self) -> &Mutex<RetryBudget> {
         &self.history.retries
+    }
+
+    /// How much longer than was believed a request waits at one of its endpoints while it can go elsewhere.
+    pub fn margin(&self) -> &Mutex<Margin> {
+        &self.history.margin
     }
 }

@@ -2,7 +2,7 @@
 
 use penstock_engine::scheduler::{Moment, Profile, Request, Step};
 use penstock_model::units::Moment as Instant;
-use penstock_policy::gate::{Patience, REFUSALS_MAX, Verdict, decide};
+use penstock_policy::gate::{Margin, Patience, REFUSALS_MAX, Verdict, decide};
 use penstock_policy::pick::cost::{
     Estimate, Own, Prompt, Report, Speed, Terms, Weights, choose, terms, whom_to_ask,
 };
@@ -69,12 +69,13 @@ struct Known {
 pub(super) struct LeastCost {
     known: Vec<Known>,
     door: Door,
+    margin: Margin,
     patience: Option<Patience>,
 }
 
 impl LeastCost {
     pub(super) fn over(endpoints: usize, door: Door) -> Self {
-        Self { known: vec![Known::default(); endpoints], door, patience: None }
+        Self { known: vec![Known::default(); endpoints], door, margin: Margin::default(), patience: None }
     }
 
     /// How a server is, as far as this sidecar knows, and how old that is.
@@ -114,6 +115,11 @@ impl Router for LeastCost {
         if view.refusals == 0 || view.refusals == REFUSALS_MAX {
             self.known.iter_mut().for_each(|known| known.tried = false);
         }
+        if view.refusals == 0 {
+            self.margin.placed(view.weights);
+        } else {
+            self.margin.refused(view.weights);
+        }
         let all: Vec<Estimate> = (0..view.count()).map(|place| self.estimate(place, arrival, view)).collect();
         let expected_ms: f64 = all.iter().map(|estimate| estimate.expected_ms).sum();
         let all: Vec<Terms> = all.into_iter().map(|estimate| estimate.terms).collect();
@@ -131,7 +137,8 @@ impl Router for LeastCost {
             Patience::at_last(view.promised_ms)
         } else {
             let (believed_ms, promised_ms) = (all[place].first_token_ms(), view.promised_ms);
-            Patience::while_others(believed_ms, next_ms, Some(promised_ms), promised_ms, view.weights)
+            let margin_ms = self.margin.ms(Some(promised_ms), view.weights);
+            Patience::while_others(believed_ms, next_ms, margin_ms, promised_ms)
         };
         self.patience = (self.door != Door::Open).then_some(patience);
         self.known[place].tried = true;

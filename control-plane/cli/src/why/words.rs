@@ -333,7 +333,9 @@ fn refusal(reason: &str, first_token_ms: Option<f64>, willing_ms: Option<f64>) -
     let first = first_token_ms
         .map_or_else(|| "at a time that it did not tell".to_owned(), |ms| format!("after {}", span(ms)));
     match reason {
-        "memory" => format!("there is no KV memory for it in time; its first token would have come {first}"),
+        "memory" => {
+            format!("there is no KV memory or place for it in time; its first token would have come {first}")
+        }
         "late" => format!("its first token would have come {first}, later than was promised"),
         "promised" => {
             format!(

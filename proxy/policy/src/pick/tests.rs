@@ -152,8 +152,8 @@ fn the_cost_to_everybody_decides_and_what_was_believed_is_told() {
 fn where_others_have_placed_meanwhile_costs_are_levelled() {
     let candidates = [costing(0.0, 0.0, 60.0), costing(10.0, 0.0, 0.0), costing(50.0, 0.0, 0.0)];
     let index = |first| pick(LeastCost, &candidates, IN_FLIGHT_MAX, draws(first, 0.5, 0)).unwrap().index;
-    // Half of 60 ms fills up to 20: shares 20 and 10.
-    assert_eq!([index(0.1), index(0.66), index(0.67), index(0.99)], [0, 0, 1, 1]);
+    // 60 ms fill up to 35: shares 35 and 25.
+    assert_eq!([index(0.1), index(0.58), index(0.59), index(0.99)], [0, 0, 1, 1]);
 }
 
 #[test]

@@ -165,6 +165,9 @@ impl LogicalRequest {
                         return Err(last.unwrap_or_else(drained));
                     }
                     drop(ticket);
+                    if let Target::Backend(state) = &self.call.target {
+                        state.margin().lock().refused(&Weights::CHOSEN);
+                    }
                     if is_worth_asking(refusals, has_lacked_memory) {
                         self.ask().await;
                     }
@@ -368,6 +371,7 @@ impl LogicalRequest {
 
     /// How long the endpoint chosen may take; `None` where costs did not decide, and any time is as good.
     fn patience(&self, ticket: &Ticket, refusals: u8) -> Option<Patience> {
+        let Target::Backend(state) = &self.call.target else { return None };
         let believed = ticket.believed?;
         let now = clock::now();
         let left =
@@ -379,7 +383,12 @@ impl LogicalRequest {
         } else {
             let (believed_ms, next_best_ms) = (believed.terms.first_token_ms(), believed.next_best_ms);
             let asked_ms = self.call.promise.first_token.map(|_| promised_ms);
-            Patience::while_others(believed_ms, next_best_ms, asked_ms, promised_ms, &Weights::CHOSEN)
+            let mut margin = state.margin().lock();
+            if refusals == 0 {
+                margin.placed(&Weights::CHOSEN);
+            }
+            let margin_ms = margin.ms(asked_ms, &Weights::CHOSEN);
+            Patience::while_others(believed_ms, next_best_ms, margin_ms, promised_ms)
         })
     }
 
