@@ -27,6 +27,8 @@ pub struct Truth {
     pub running: u32,
     /// Requests that wait for one.
     pub waiting: u32,
+    /// Places.
+    pub places: u32,
     /// KV tokens that running sequences hold.
     pub kv_tokens_used: u64,
     /// KV tokens in all.
@@ -267,6 +269,7 @@ impl Backend {
                 + left * entry.stepping.attention_doubled as f64,
             running: entry.running,
             waiting: entry.waiting,
+            places: self.engine.limits().sequences_max,
             kv_tokens_used: u64::from(entry.kv_blocks_used) * u64::from(BLOCK_TOKENS),
             kv_tokens_total: u64::from(self.engine.gauges().blocks_total) * u64::from(BLOCK_TOKENS),
             step_left_ns: left_ns,

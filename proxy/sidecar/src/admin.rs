@@ -231,6 +231,7 @@ fn load(told: &Told, age: Option<Duration>) -> Value {
         "promptTokensPending": report.prompt_tokens_pending.round(),
         "sequencesRunning": report.sequences_running,
         "sequencesWaiting": report.sequences_waiting,
+        "sequencesMax": (report.sequences_max > 0).then_some(report.sequences_max),
         "longestWaitingMs": report.longest_waiting_ms.round(),
         "outputTokensMean": report.output_tokens_mean.round(),
         "kvTokensUsed": report.kv_tokens_used,

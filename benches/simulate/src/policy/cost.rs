@@ -32,6 +32,7 @@ pub fn report_of(truth: &Truth) -> Report {
         attention_doubled_pending: truth.attention_doubled_pending,
         sequences_running: truth.running,
         sequences_waiting: truth.waiting,
+        sequences_max: truth.places,
         longest_waiting_ms: truth.longest_waiting_ns as f64 / 1e6,
         output_tokens_mean: truth.output_tokens_mean,
         kv_tokens_used: truth.kv_tokens_used,

@@ -73,6 +73,23 @@ fn a_first_token_that_is_overdue_with_nothing_to_compute_says_that_there_is_no_r
 }
 
 #[test]
+fn who_waits_for_a_place_is_seen_while_others_still_come_and_an_engine_that_stands_still_is_not_full() {
+    let mut ledger = Ledger::starting(Speed::default());
+    let first = ledger.enter(size(10), Shape::Stream, None, at(0));
+    assert!(ledger.tokens(&first, 1, at(30)));
+    let mut later: Vec<_> =
+        (4..=30).map(|number| ledger.enter(size(10), Shape::Stream, None, at(10 * number))).collect();
+    let report = ledger.report(at(300));
+    assert!(report.prompt_tokens_pending > 0.0, "the last one has just come: {report:?}");
+    assert_eq!(report.longest_waiting_ms, 0.0, "nothing has come of anybody");
+    ledger.tokens(&first, 1, at(290));
+    let blocked_ms = ledger.report(at(300)).longest_waiting_ms;
+    assert!((blocked_ms - 260.0).abs() < 1e-6, "{blocked_ms}");
+    later.push(first);
+    later.into_iter().for_each(|entry| ledger.leave(entry, Told::default(), at(301)));
+}
+
+#[test]
 fn arriving_work_is_a_share_of_the_time_and_fades() {
     let mut ledger = Ledger::starting(Speed::default());
     let prompt_ms = ledger.speed().prompt_ms(1_000.0, 1e6);

@@ -48,6 +48,8 @@ pub struct Report {
     pub sequences_running: u32,
     /// Requests that wait for one.
     pub sequences_waiting: u32,
+    /// Sequences for which there are places; 0 where that is not known, and then they are no reason for anything.
+    pub sequences_max: u32,
     /// Milliseconds that the one who waits longest for a place has waited; 0 where nobody does.
     pub longest_waiting_ms: f64,
     /// Mean tokens of the answers that ended there lately; 0 before there were any.
@@ -223,18 +225,29 @@ pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, weights: &Weights) 
         beyond_ms,
         harm_ms: weights.harm * beyond_ms,
         own_ms,
-        room_ms: room_ms(report, speed, prompt, weights).max(blocked_ms(report, wait_ms, weights)),
+        room_ms: room_ms(report, speed, prompt, weights)
+            .max(blocked_ms(report, wait_ms, weights))
+            .max(place_ms(report, speed, weights)),
         others_ms: weights.others
             * (work_ms + share + answer_ms)
             * (1.0 + sequences / weights.crowd_sequences),
     }
 }
 
-/// Somebody waits, and has for longer than prompts explain: for memory, or for one of the places of which an engine has so many and
-/// tells nobody. Who comes now waits at least as long.
+/// Somebody waits, and has for longer than prompts explain: for memory, or for a place. Who comes now waits at least as long.
 fn blocked_ms(report: &Report, wait_ms: f64, weights: &Weights) -> f64 {
     let explained_ms = wait_ms + weights.blocked_from_ms;
     if report.longest_waiting_ms > explained_ms { report.longest_waiting_ms } else { 0.0 }
+}
+
+/// Until there is a place: who runs or waits has one or comes before, and answers end one by one.
+fn place_ms(report: &Report, speed: &Speed, weights: &Weights) -> f64 {
+    let before = report.sequences_running + report.sequences_waiting;
+    if report.sequences_max == 0 || report.sequences_running == 0 || before < report.sequences_max {
+        return 0.0;
+    }
+    let ends = f64::from(before + 1 - report.sequences_max);
+    ends * report.answer_ms(speed, weights) / f64::from(report.sequences_running)
 }
 
 /// Memory is given back at the rate at which answers end: in the time of one, all that is held now; but what those who run grow by
@@ -337,6 +350,28 @@ mod tests {
         assert!((terms(&blocked, &SPEED, prompt(100, 0), &Weights::CHOSEN).room_ms - 400.0).abs() < 1e-6);
         let explained = Report { prompt_tokens_pending: 30_000.0, ..blocked };
         assert!(terms(&explained, &SPEED, prompt(100, 0), &Weights::CHOSEN).room_ms == 0.0);
+    }
+
+    #[test]
+    fn who_comes_when_all_places_are_taken_waits_for_as_many_answers_to_end() {
+        // 10 run, and an answer of 50 steps ends every 50 ms.
+        let room_ms = |sequences_max, sequences_waiting| {
+            let running = Report { sequences_running: 10, output_tokens_mean: 50.0, ..Report::default() };
+            let report = Report { sequences_max, sequences_waiting, ..running };
+            terms(&report, &SPEED, prompt(100, 0), &Weights::CHOSEN).room_ms.round()
+        };
+        assert_eq!([room_ms(10, 0), room_ms(10, 3), room_ms(12, 3)], [50.0, 200.0, 100.0]);
+        assert_eq!(
+            [room_ms(12, 1), room_ms(0, 3)],
+            [0.0, 0.0],
+            "one is free; nobody knows how many there are"
+        );
+        let idle = Report { sequences_max: 1, sequences_waiting: 1, ..Report::default() };
+        assert_eq!(
+            terms(&idle, &SPEED, prompt(100, 0), &Weights::CHOSEN).room_ms,
+            0.0,
+            "no answer is to end"
+        );
     }
 
     #[test]
