@@ -49,14 +49,14 @@ impl Plan {
         Ok(Self { trace, setting, schedule, callers, capacity })
     }
 
-    /// What the simulator makes of it.
+    /// What the simulator makes of it, where the sidecars beside the servers know them so.
     ///
     /// # Errors
     /// A setting with which no engine can be made.
-    pub(crate) fn simulated(&self, policy: Policy) -> anyhow::Result<Outcome> {
+    pub(crate) fn simulated(&self, policy: Policy, account: Account) -> anyhow::Result<Outcome> {
         // Another router is one.
         let sidecars = if policy == Policy::LeastCost { self.setting.sidecars } else { 1 };
-        run(&self.schedule, Setting { sidecars, ..self.setting }, policy)
+        run(&self.schedule, Setting { sidecars, account, ..self.setting }, policy)
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Router {
     /// None if every try was discarded.
     pub(crate) live: Option<Live>,
     pub(crate) simulated: Option<Simulated>,
+    /// The same where the sidecars beside the servers know of them only what they have seen.
+    pub(crate) simulated_by_ledger: Option<Simulated>,
     /// Tries that were discarded because timers were late, and how late.
     pub(crate) discarded: Vec<Lateness>,
     /// Live less simulated, in points.
@@ -81,6 +83,7 @@ impl Router {
         name: &str,
         live: Option<Live>,
         simulated: Option<Simulated>,
+        simulated_by_ledger: Option<Simulated>,
         discarded: Vec<Lateness>,
     ) -> Self {
         let both = live.as_ref().zip(simulated.as_ref());
@@ -96,6 +99,7 @@ impl Router {
             router: name.to_owned(),
             live,
             simulated,
+            simulated_by_ledger,
             discarded,
         }
     }
@@ -142,8 +146,11 @@ impl Result {
         );
         // Writing to a String cannot fail.
         for router in &self.routers {
-            if let Some(simulated) = &router.simulated {
-                let name = format!("{} (simulated)", router.router);
+            let simulated =
+                [("simulated", &router.simulated), ("by the ledger", &router.simulated_by_ledger)];
+            for (how, simulated) in simulated {
+                let Some(simulated) = simulated else { continue };
+                let name = format!("{} ({how})", router.router);
                 let _written = writeln!(text, "{}", row(&name, simulated.requests, &simulated.figures, 0));
             }
             for lag in &router.discarded {

@@ -8,6 +8,7 @@ use penstock_benches::clock;
 use penstock_benches::limits;
 use penstock_benches::place::Place;
 use penstock_benches::processes::CpuTimes;
+use penstock_simulate::account::Account;
 use penstock_simulate::policy::Policy;
 use penstock_simulate::report::{Figures, rounded};
 
@@ -57,10 +58,15 @@ pub(crate) async fn run(asked: &Asked) -> anyhow::Result<()> {
     let contenders = [Contender::Ours].into_iter().chain(asked.rivals.iter().copied().map(Contender::Other));
     let mut routers = Vec::new();
     for contender in contenders {
-        let simulated = contender.policy().map(|policy| plan.simulated(policy)).transpose()?;
-        let simulated = simulated.as_ref().map(Simulated::of);
+        let simulated =
+            |policy, account| plan.simulated(policy, account).map(|outcome| Simulated::of(&outcome));
+        let exactly = contender.policy().map(|policy| simulated(policy, Account::Exact)).transpose()?;
+        let by_ledger = match contender {
+            Contender::Ours => Some(simulated(Policy::LeastCost, Account::Ledger)?),
+            Contender::Other(_) => None,
+        };
         let (live, discarded) = tried(&place, asked, &plan, contender).await?;
-        routers.push(Router::of(contender.name(), live, simulated, discarded));
+        routers.push(Router::of(contender.name(), live, exactly, by_ledger, discarded));
     }
     let result = Result::of(&plan, &asked.profile, asked.load, routers);
     write!(std::io::stderr().lock(), "{}", result.table())?;

@@ -42,14 +42,15 @@ fn every_request_is_answered_in_full_and_compared_with_the_simulator() {
     assert_eq!((&live["failed"], &live["first_error"]), (&0.into(), &Value::Null), "{result:#}");
     assert_eq!((&live["requests"], &simulated["requests"]), (&COUNTED.into(), &COUNTED.into()), "{result:#}");
     // Half of a prompt is cached where one like it was before, of which there are four.
-    for (side, name) in [(live, "live"), (simulated, "simulated")] {
+    let by_ledger = &ours["simulated_by_ledger"];
+    for (side, name) in [(live, "live"), (simulated, "simulated"), (by_ledger, "by the ledger")] {
         assert!((0.3..=0.5).contains(&side["prefix_hit"].as_f64().unwrap()), "{name}: {result:#}");
         assert!(side["ttft_ms"]["p50"].as_f64().unwrap() > 0.0, "{name}: {result:#}");
     }
     for group in ["callers_sidecars", "engines_sidecars", "engines", "control_plane", "load"] {
         assert!(live["cores"][group].as_f64().unwrap() > 0.0, "{group}: {result:#}");
     }
-    for words in ["penstock (simulated)", "timer lag p99", "live by simulated"] {
+    for words in ["penstock (simulated)", "penstock (by the ledger)", "timer lag p99", "live by simulated"] {
         assert!(table.contains(words), "{words}: {table}");
     }
 }
