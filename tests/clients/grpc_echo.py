@@ -14,6 +14,7 @@ from concurrent import futures
 import grpc
 
 SERVICE = "penstock.test.Echo"
+INFERENCE = "inference.GRPCInferenceService"
 DEADLINE_S = 60
 MESSAGE_BYTES_MAX = 8 << 20
 OPTIONS = [
@@ -65,6 +66,11 @@ class Echo:
         with self.lock:
             self.open, self.left = self.open - 1, self.left + 1
 
+    def infer(self, request, context):
+        if request == b"fail":
+            context.abort(grpc.StatusCode.INTERNAL, "no such tensor")
+        return request
+
     def counts(self, request, context):
         with self.lock:
             return json.dumps({"open": self.open, "left": self.left}).encode()
@@ -87,6 +93,8 @@ def serve():
     server = grpc.server(futures.ThreadPoolExecutor(16), options=OPTIONS)
     methods = {name: kind(getattr(echo, method)) for name, (kind, method) in KINDS.items()}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+    infer = {"ModelInfer": grpc.unary_unary_rpc_method_handler(echo.infer)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(INFERENCE, infer)])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(json.dumps({"listening": {"grpc": f"127.0.0.1:{port}"}}), flush=True)

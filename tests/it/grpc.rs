@@ -1,9 +1,11 @@
 //! gRPC crosses the mesh with its trailers: grpcio at both ends.
 
-use penstock_tests::client::{Version, whole};
+use http_body_util::BodyExt as _;
+use penstock_tests::client::{Connection, Version, whole};
 use penstock_tests::documents::{Endpoint, backend};
 use penstock_tests::mesh::Mesh;
 use penstock_tests::python::Python;
+use penstock_tests::sidecar::Sidecar;
 use serde_json::json;
 
 #[tokio::test]
@@ -35,6 +37,7 @@ async fn grpcio_works_as_it_does_without_a_mesh() {
         assert_eq!(refused["grpc_status"], 9, "{refused:#}");
         assert_eq!(sidecar.metrics().await.sum("penstock_requests_total", &[("grpc_status", "15")]), 1.0);
     }
+    check_learning(&web, &echo).await;
     let before = (web.access_log().await.len(), echo.access_log().await.len());
 
     // An endpoint without a sidecar is reached with HTTP/2 as well, and our own errors are gRPC's: a 404 is UNIMPLEMENTED there.
@@ -49,10 +52,45 @@ async fn grpcio_works_as_it_does_without_a_mesh() {
         let response = connection.send(request).await;
         assert_eq!(response.status(), 200);
         let head = response.headers().get("grpc-status").cloned();
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+        let body = response.into_body().collect().await.unwrap();
         let last = body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
         let found = head.or(last).expect("a status");
         assert_eq!(found, status, "{authority}");
     }
     assert_eq!((web.access_log().await.len(), echo.access_log().await.len()), (before.0 + 2, before.1));
+}
+
+/// The last status of a question to a model, with a message of four bytes.
+async fn infer(connection: &mut Connection, message: &str) -> String {
+    let request = connection
+        .request_to("echo", "POST", "/inference.GRPCInferenceService/ModelInfer")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(whole(format!("\0\0\0\0\x04{message}")))
+        .unwrap();
+    let response = connection.send(request).await;
+    let head = response.headers().get("grpc-status").cloned();
+    let body = response.into_body().collect().await.unwrap();
+    let last = body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+    head.or(last).expect("a status").to_str().unwrap().to_owned()
+}
+
+/// How fast calls are answered is learned from those that succeed: a failure is an HTTP 200 as well, and mostly sooner.
+async fn check_learning(web: &Sidecar, echo: &Sidecar) {
+    let mut connection = web.connect(Version::Http2).await;
+    let error = async || echo.metrics().await.sum("penstock_call_speed_error", &[("unit", "items")]);
+    for _ in 0..40 {
+        assert_eq!(infer(&mut connection, "fail").await, "13");
+    }
+    assert_eq!(error().await, 1.0, "nothing was learned from failures");
+    for _ in 0..40 {
+        assert_eq!(infer(&mut connection, "good").await, "0");
+    }
+    let learned = error().await;
+    assert!(learned < 1.0, "{learned}");
+    let page = web.metrics().await;
+    let pending = [("signal", "call_items_pending"), ("backend_name", "echo")];
+    let known: Vec<_> = page.samples("penstock_endpoint_load", &pending).collect();
+    assert_eq!(known.len(), 1, "the caller's sidecar was told");
+    assert_eq!(page.sum("penstock_endpoint_load", &pending), 0.0, "and all have ended");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use penstock_tests::client::Version;
 use penstock_tests::documents;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::caller::ask;
@@ -96,6 +96,38 @@ fn calls_under_way_and_their_speed_are_known_to_callers_and_gone_when_the_caller
         assert!(left.is_err(), "it was answered before its caller left");
         sleep(Duration::from_millis(300)).await;
         assert_eq!(told(&world).map(|report| report.units_ahead), Some(0.0));
+        world.end().await;
+    });
+}
+
+/// Posts JSON and gives the status.
+async fn post(world: &World, path: &str, body: &Value) -> Option<u16> {
+    let mut connection = world.connect("web", Version::Http2).await;
+    let request = connection.post(path, body);
+    ask(&mut connection, request).await.status
+}
+
+#[test]
+fn reranking_is_counted_in_tokens_and_tensors_in_bytes_and_both_are_learned() {
+    simulate(Transport::Memory, async || {
+        let world = world(&["--noise 0"], "LeastCost").await;
+        for number in 0..60usize {
+            let document = "the water falls through the gate ".repeat(5 + number * 7 % 40);
+            let ask = json!({"model": "penstock-small", "query": "who opens it", "documents": [document, "nobody"]});
+            assert_eq!(post(&world, "/v1/rerank", &ask).await, Some(200));
+            let ids: Vec<usize> = (0..100 + number * 37 % 900).map(|place| number * 1_000 + place).collect();
+            let input = json!({"name": "ids", "datatype": "INT64", "shape": [1, ids.len()], "data": ids});
+            let ask = json!({"inputs": [input]});
+            assert_eq!(post(&world, "/v2/models/penstock-small/infer", &ask).await, Some(200));
+        }
+        sleep(Duration::from_millis(200)).await;
+        let believed = world.sidecar("web").vitals.believed();
+        let calls = believed.first().map(|(_, told)| told.calls).expect("a report");
+        for unit in [TOKENS, BYTES] {
+            let report = calls[unit].expect("calls of this unit");
+            let speed = report.speed.expect("what calls have shown");
+            assert!(report.units_ahead == 0.0 && speed.unit_us > 0.0, "{unit}: {report:?}");
+        }
         world.end().await;
     });
 }

@@ -14,13 +14,16 @@ mod chat;
 mod completion;
 mod embedding;
 mod faults;
+mod infer;
 mod live;
 mod metrics;
 mod options;
 mod prompt;
 mod reply;
+mod rerank;
 mod tools;
 mod traffic;
+mod vector;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -162,6 +165,11 @@ fn router(service: Arc<Service>) -> Router {
         .route("/v1/chat/completions", post(chat::serve))
         .route("/v1/completions", post(completion::serve))
         .route("/v1/embeddings", post(embedding::serve))
+        .route("/rerank", post(rerank::serve))
+        .route("/v1/rerank", post(rerank::serve))
+        .route("/v2/rerank", post(rerank::serve))
+        .route("/v2/models/{model}/infer", post(infer::serve))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer::serve_version))
         .route("/v1/models", get(admin::models))
         .route("/tokenize", post(prompt::tokenize))
         .route("/detokenize", post(prompt::detokenize))

@@ -11,8 +11,8 @@ pub(crate) enum Ending {
     Stop,
     /// The output cap came first.
     Length,
-    /// No text was asked for: an embedding.
-    Embedding,
+    /// No text was asked for.
+    Prefill,
 }
 
 /// A caller that left before the end.
@@ -94,7 +94,7 @@ impl Account {
     }
 
     pub(crate) fn generated(&mut self, ending: Ending) {
-        self.generation_tokens += u64::from(ending != Ending::Embedding);
+        self.generation_tokens += u64::from(ending != Ending::Prefill);
     }
 
     pub(crate) fn first_token(&mut self, arrived: Moment, admitted: Moment, first: Moment) {
@@ -117,7 +117,7 @@ impl Account {
         gaps: u32,
     ) {
         match ending {
-            Ending::Stop | Ending::Embedding => self.ended_stop += 1,
+            Ending::Stop | Ending::Prefill => self.ended_stop += 1,
             Ending::Length => self.ended_length += 1,
         }
         self.end_to_end.observe_ns(last.since(arrived));

@@ -178,6 +178,37 @@ pub(crate) struct EmbeddingAsk {
     pub(crate) encoding_format: Option<String>,
 }
 
+/// A reranking request.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RerankAsk {
+    pub(crate) model: Option<String>,
+    pub(crate) query: String,
+    pub(crate) documents: Vec<Document>,
+    pub(crate) top_n: Option<usize>,
+}
+
+/// What may answer the question.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Document {
+    Text(String),
+    Object { text: String },
+}
+
+/// An inference request of the Open Inference Protocol.
+#[derive(Debug, Deserialize)]
+pub(crate) struct InferAsk {
+    pub(crate) id: Option<String>,
+    pub(crate) inputs: Vec<Tensor>,
+}
+
+/// One of its inputs.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Tensor {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) data: Value,
+}
+
 /// Text or tokens, one or several.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]

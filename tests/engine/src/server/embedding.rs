@@ -8,14 +8,12 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::account::Ending;
 use super::answer::torn;
 use super::ask::{EmbeddingAsk, Input};
-use super::live::{Event, Ticket, Work};
 use super::reply::{Body, Refusal};
-use super::{RequestId, Service, prompt};
+use super::vector::{self, embed};
+use super::{RequestId, Service};
 use crate::bpe::Token;
-use crate::mix::scramble;
 
 /// Numbers in a vector if the caller names none, and at most.
 const DIMENSIONS: u32 = 256;
@@ -41,12 +39,8 @@ pub(crate) async fn serve(
         Some(_) => return Err(Refusal::bad("encoding_format", "must be float or base64")),
     };
     let inputs = inputs(&service, ask.input)?;
-    let mut tickets = Vec::with_capacity(inputs.len());
-    for tokens in &inputs {
-        tickets.push(submit(&service, tokens, &model, &request_id)?);
-    }
-    for ticket in &mut tickets {
-        let Some(Event::Token { .. }) = ticket.next().await else { return Ok(torn()) };
+    if !vector::prefill(&service, &inputs, &model, "embedding", &request_id).await? {
+        return Ok(torn());
     }
     let mut data: Vec<Value> = Vec::with_capacity(inputs.len());
     for (index, tokens) in inputs.iter().enumerate() {
@@ -78,33 +72,6 @@ fn inputs(service: &Service, input: Input) -> Result<Vec<Vec<Token>>, Refusal> {
     Ok(inputs)
 }
 
-/// An embedding is a prefill: it ends with what would be its first token.
-fn submit(service: &Arc<Service>, tokens: &[Token], model: &str, id: &RequestId) -> Result<Ticket, Refusal> {
-    let work = Work {
-        prompt_tokens: tokens.len() as u32,
-        block_hashes: prompt::block_hashes(tokens, service.options.block_size, model, "embedding"),
-        output_tokens_max: 1,
-        ending: Ending::Embedding,
-        request_id: id.0.clone(),
-    };
-    Ok(service.live.submit(work)?)
-}
-
-/// Each token pulls every number a little up or down; the sum is scaled to length 1.
-fn embed(tokens: &[Token], dimensions: u32) -> Vec<f32> {
-    let mut sums = vec![0i64; dimensions as usize];
-    for token in tokens {
-        for (block, sums) in sums.chunks_mut(64).enumerate() {
-            let signs = scramble(u64::from(*token) << 16 | block as u64);
-            for (bit, sum) in sums.iter_mut().enumerate() {
-                *sum += if signs >> bit & 1 == 1 { 1 } else { -1 };
-            }
-        }
-    }
-    let length = sums.iter().map(|sum| (sum * sum) as f64).sum::<f64>().sqrt().max(1.0);
-    sums.iter().map(|sum| (*sum as f64 / length) as f32).collect()
-}
-
 fn bytes(vector: &[f32]) -> Vec<u8> {
     vector.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
@@ -134,14 +101,5 @@ mod tests {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
         assert_eq!(base64(&bytes(&[1.0])), "AACAPw==");
-    }
-
-    #[test]
-    fn vectors_have_length_one_and_related_texts_are_close() {
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-        let (one, near, far) =
-            (embed(&[1, 2, 3, 4], 256), embed(&[1, 2, 3, 9], 256), embed(&[50, 60, 70], 256));
-        assert!((dot(&one, &one) - 1.0).abs() < 1e-3);
-        assert!(dot(&one, &near) > 0.5 && dot(&one, &far) < 0.4);
     }
 }

@@ -136,6 +136,42 @@ async fn embeddings_come_as_numbers_or_as_base64() {
 }
 
 #[tokio::test]
+async fn documents_are_ranked_by_what_they_share_with_the_question() {
+    let caller = Caller::of("--speed 1000").await;
+    let documents = json!(["seven grey geese", {"text": "the keeper opens the gate"}, "nobody"]);
+    let ask = json!({"query": "who opens the gate", "documents": documents, "top_n": 2});
+    for path in ["/rerank", "/v1/rerank", "/v2/rerank"] {
+        let (status, ranked) = caller.post(path, ask.clone()).await;
+        assert_eq!(status, StatusCode::OK, "{ranked}");
+        let results = ranked["results"].as_array().expect("results");
+        assert_eq!((results.len(), &results[0]["index"]), (2, &json!(1)), "{ranked}");
+        assert_eq!(results[0]["document"]["text"], "the keeper opens the gate");
+        assert!(results[0]["relevance_score"].as_f64() >= results[1]["relevance_score"].as_f64());
+        let pairs = ["seven grey geese", "the keeper opens the gate", "nobody"];
+        assert!(ranked["usage"]["total_tokens"].as_u64() > Some(pairs.len() as u64 * 3), "{ranked}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_tensors_is_inferred_row_by_row() {
+    let caller = Caller::of("--speed 1000").await;
+    let input = json!({"name": "ids", "datatype": "INT64", "shape": [2, 3], "data": [1, 2, 3, 1, 2, 3]});
+    for path in ["/v2/models/penstock-small/infer", "/v2/models/penstock-small/versions/1/infer"] {
+        let (status, answer) = caller.post(path, json!({"id": "7", "inputs": [input]})).await;
+        assert_eq!(
+            (status, &answer["id"], &answer["model_version"]),
+            (StatusCode::OK, &json!("7"), &json!("1"))
+        );
+        let output = &answer["outputs"][0];
+        assert_eq!(output["shape"], json!([2, 8]), "{answer}");
+        let data = output["data"].as_array().expect("data");
+        assert!(data.len() == 16 && data[..8] == data[8..], "equal rows, equal vectors: {answer}");
+    }
+    let stats = caller.get("/admin/stats").await;
+    assert_eq!(stats["accepted_requests"], 4, "a sequence for each row: {stats}");
+}
+
+#[tokio::test]
 async fn a_prompt_of_200_kb_is_served() {
     let caller = Caller::of("--speed 1000").await;
     let words = "The keeper opens the gate a little. ".repeat(200_000 / 36);
