@@ -92,8 +92,6 @@ pub struct Ledger {
     /// Of them, those whose first token will not be seen, by when it is expected.
     unseen: BTreeSet<(Moment, u64)>,
     entered: u64,
-    /// Prompt tokens that came in so far.
-    came_tokens: f64,
     /// When a token came last, or an answer ended: the engine computes.
     last_sign: Moment,
     /// Milliseconds of prompts' work.
@@ -135,7 +133,6 @@ impl Ledger {
             awaited: BTreeSet::new(),
             unseen: BTreeSet::new(),
             entered: 0,
-            came_tokens: 0.0,
             last_sign: Moment::default(),
             arriving: Lately::default(),
             output_tokens_mean: 0.0,
@@ -160,11 +157,24 @@ impl Ledger {
         }
         self.awaited.insert(number);
         let uncached = Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens }.uncached_tokens();
-        self.came_tokens += uncached;
-        let place = promise.map(|promise| self.promises.came(promise, uncached));
+        let place = match promise {
+            Some(promise) => Some(self.promises.came(promise, uncached)),
+            None => {
+                self.promises.came_unpromised(uncached);
+                None
+            }
+        };
         self.open.insert(
             number,
-            Open { track, sent: now, shape, estimated, prompt_ends: self.came_tokens, place, tokens: 0 },
+            Open {
+                track,
+                sent: now,
+                shape,
+                estimated,
+                prompt_ends: self.promises.came_tokens(),
+                place,
+                tokens: 0,
+            },
         );
         Entry(number)
     }
@@ -246,7 +256,7 @@ impl Ledger {
         self.pass_unseen(now);
         let load = self.learner.load(now);
         let waiting = u32::try_from(self.awaited.len()).unwrap_or(u32::MAX);
-        let computed = self.came_tokens - (load.waiting.tokens + load.stepping.tokens);
+        let computed = self.promises.came_tokens() - (load.waiting.tokens + load.stepping.tokens);
         let oldest = self.awaited.first().and_then(|number| self.open.get(number));
         // A prompt that should have been computed, and whose first token has not come though others have: for want of memory, or of a place.
         let is_blocked = |open: &&Open| {

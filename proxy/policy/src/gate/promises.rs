@@ -95,6 +95,16 @@ impl Promises {
         Place(place)
     }
 
+    /// A request came in whose caller was promised nothing: its prompt is computed before those that come later all the same.
+    pub fn came_unpromised(&mut self, uncached_tokens: f64) {
+        self.came_tokens += uncached_tokens;
+    }
+
+    /// Prompt tokens that came in so far.
+    pub fn came_tokens(&self) -> f64 {
+        self.came_tokens
+    }
+
     /// A token of an answer left, while this step was under way.
     pub fn token(&mut self, place: Place, step: u64, now: Moment) {
         if let Some(Some(open)) = self.places.get_mut(place.0) {
@@ -230,6 +240,16 @@ mod tests {
         // One of 2,000 behind takes two steps, each with a token for the first one.
         promises.came(promise(900), 2_000.0);
         assert_eq!(bearable_ms(&promises, 0, 5_000.0), Some(500.0));
+    }
+
+    #[test]
+    fn prompts_of_whom_nothing_was_promised_come_before_as_well() {
+        let mut promises = Promises::default();
+        promises.came_unpromised(2_000.0);
+        promises.came(promise(900), 500.0);
+        // Three steps and 25 ms, and its first token at the end of the last one.
+        assert_eq!(bearable_ms(&promises, 0, 2_500.0), Some(845.0));
+        assert_eq!(promises.came_tokens(), 2_500.0);
     }
 
     #[test]
