@@ -103,7 +103,7 @@ mod tests {
         assert!((more_ms - 500.0 * WEIGHTS.margin_share).abs() < 1e-6, "{more_ms}");
     }
 
-    /// The margin after a thousand requests that are surprised by up to a second, all as likely, and those who wait too long refused.
+    /// The margin after a thousand requests that are surprised by up to so much, all as likely, and those who wait too long refused.
     fn learned_ms(surprise_max_ms: f64) -> (f64, f64) {
         let mut margin = Margin::default();
         let mut refused = 0;

@@ -73,6 +73,11 @@ impl Report {
             + speed.context_us * 1e-3 * self.kv_tokens_used as f64
     }
 
+    /// Those who run and those who wait: another sidecar tells both, and may tell any number.
+    fn sequences(&self) -> f64 {
+        f64::from(self.sequences_running) + f64::from(self.sequences_waiting)
+    }
+
     /// Prompt tokens for which a step has room beside the sequences.
     pub(crate) fn room(&self, speed: &Speed) -> f64 {
         (speed.step_tokens_max - f64::from(self.sequences_running)).max(1.0)
@@ -198,7 +203,7 @@ impl Terms {
 
 /// What it costs to place `prompt` on an endpoint that is as `report` says.
 pub fn terms(report: &Report, speed: &Speed, prompt: Prompt, weights: &Weights) -> Terms {
-    let sequences = f64::from(report.sequences_running + report.sequences_waiting);
+    let sequences = report.sequences();
     let running = f64::from(report.sequences_running);
     let chunk = report.room(speed);
     let step_ms = report.step_ms(speed);
@@ -242,11 +247,10 @@ fn blocked_ms(report: &Report, wait_ms: f64, weights: &Weights) -> f64 {
 
 /// Until there is a place: who runs or waits has one or comes before, and answers end one by one.
 fn place_ms(report: &Report, speed: &Speed, weights: &Weights) -> f64 {
-    let before = report.sequences_running + report.sequences_waiting;
-    if report.sequences_max == 0 || report.sequences_running == 0 || before < report.sequences_max {
+    let ends = report.sequences() + 1.0 - f64::from(report.sequences_max);
+    if report.sequences_max == 0 || report.sequences_running == 0 || ends < 1.0 {
         return 0.0;
     }
-    let ends = f64::from(before + 1 - report.sequences_max);
     ends * report.answer_ms(speed, weights) / f64::from(report.sequences_running)
 }
 
@@ -372,6 +376,15 @@ mod tests {
             0.0,
             "no answer is to end"
         );
+    }
+
+    #[test]
+    fn whatever_a_report_tells_can_be_reckoned_with() {
+        let most = Report { sequences_running: u32::MAX, sequences_waiting: u32::MAX, ..Report::default() };
+        for sequences_max in [0, 1, u32::MAX] {
+            let terms = terms(&Report { sequences_max, ..most }, &SPEED, prompt(100, 0), &Weights::CHOSEN);
+            assert!(terms.total_ms().is_finite(), "{terms:?}");
+        }
     }
 
     #[test]
