@@ -20,9 +20,10 @@ impl Machine {
     /// This machine, and the commit in the working directory; `descriptors` is how many files a process may have open.
     pub fn here(descriptors: u64) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = text("/proc/cpuinfo");
         Self {
-            cpu: field(&text("/proc/cpuinfo"), "model name").unwrap_or_else(unknown),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            cpu: field(&cpuinfo, "model name").unwrap_or_else(unknown),
+            cores: cores(&cpuinfo),
             memory_bytes: memory_bytes(&text("/proc/meminfo")),
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
             commit: git(&["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
@@ -44,6 +45,11 @@ fn field(text: &str, name: &str) -> Option<String> {
     text.lines().find_map(value)
 }
 
+/// All of the machine's, also where this process is bound to some of them.
+fn cores(cpuinfo: &str) -> usize {
+    cpuinfo.lines().filter(|line| line.starts_with("processor")).count()
+}
+
 fn memory_bytes(meminfo: &str) -> u64 {
     let total = field(meminfo, "MemTotal").unwrap_or_default();
     total.split(' ').next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1_024
@@ -60,7 +66,8 @@ mod tests {
 
     #[test]
     fn the_machine_is_read_from_its_files() {
-        let cpuinfo = "processor\t: 0\nmodel name\t: AMD EPYC\nmodel name\t: second\n";
+        let cpuinfo = "processor\t: 0\nmodel name\t: AMD EPYC\nprocessor\t: 1\nmodel name\t: second\n";
+        assert_eq!(cores(cpuinfo), 2);
         assert_eq!(field(cpuinfo, "model name").as_deref(), Some("AMD EPYC"));
         assert_eq!(field(cpuinfo, "model"), None);
         assert_eq!(memory_bytes("MemTotal:       24576 kB\n"), 24 << 20);
