@@ -40,13 +40,20 @@ pub struct Start<'a> {
     pub dir: &'a Path,
 }
 
+/// Beside nothing that programs read: whoever watches a directory is woken by each line that is written there.
+fn logs(dir: &Path) -> std::io::Result<PathBuf> {
+    let logs = dir.join("logs");
+    std::fs::create_dir_all(&logs)?;
+    Ok(logs)
+}
+
 impl Child {
     /// Starts a program whose output goes to files.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(start: Start<'_>, arguments: &[String]) -> anyhow::Result<Self> {
-        let output = start.dir.join(format!("{}.out", start.name));
+        let output = logs(start.dir)?.join(format!("{}.out", start.name));
         Self::spawn(start, arguments, File::create(&output)?.into())
     }
 
@@ -66,7 +73,8 @@ impl Child {
     }
 
     fn spawn(start: Start<'_>, arguments: &[String], stdout: Stdio) -> anyhow::Result<Self> {
-        let path = |extension: &str| start.dir.join(format!("{}.{extension}", start.name));
+        let logs = logs(start.dir)?;
+        let path = |extension: &str| logs.join(format!("{}.{extension}", start.name));
         let (log, output) = (path("log"), path("out"));
         let process = Command::new(std::env::current_exe()?)
             .args(["tether", &std::process::id().to_string(), &start.core.to_string()])
