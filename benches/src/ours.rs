@@ -108,7 +108,10 @@ pub async fn start_sidecar(
     listener: Value,
     dir: &Path,
 ) -> anyhow::Result<(Sidecar, Value)> {
-    let config = dir.join(format!("{name}.yaml"));
+    // As in a pod, a directory of its own: it is watched.
+    let own = dir.join(name);
+    std::fs::create_dir(&own)?;
+    let config = own.join("proxy.yaml");
     std::fs::write(&config, sidecar_config(name, plane, listener))?;
     let program = place.programs.join("penstock-proxy");
     let start = Start { name, program: &program, core, dir };
@@ -124,7 +127,7 @@ fn sidecar_config(name: &str, plane: &Value, mut spec: Value) -> String {
         "trustBundleFile": plane["trust_bundle"],
         "tokenFile": plane["join_token"],
     });
-    spec["stateDir"] = json!(format!("{name}.state"));
+    spec["stateDir"] = json!("state");
     spec["admin"] = json!({"listen": "127.0.0.1:0"});
     let metadata = json!({"name": name, "namespace": NAMESPACE});
     let document = json!({
