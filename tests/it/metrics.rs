@@ -153,6 +153,34 @@ async fn every_page_is_well_formed_and_its_names_types_labels_and_help_are_those
 }
 
 #[tokio::test]
+async fn how_long_requests_wait_before_they_go_elsewhere_is_seen_and_how_much_memory_servers_have() {
+    let mesh = Mesh::start().await;
+    let [a, b] = [mesh.serve("a", "--speed 50").await, mesh.serve("b", "--speed 50").await];
+    let web = mesh.caller("web").await;
+    let documents = [
+        backend("chat", &[a.endpoint(), b.endpoint()]).with("default", true),
+        backend("alone", &[a.endpoint()]),
+    ];
+    mesh.publish(&documents, &[&a.sidecar, &b.sidecar, &web]).await;
+    for _ in 0..10 {
+        let asked = chat("hi", json!({"max_tokens": 1}));
+        assert_eq!(client::post(web.outbound(), "/v1/chat/completions", &asked).await.status, 200);
+    }
+    let page = web.metrics().await;
+    let margin = |name| page.sum("penstock_patience_margin_ratio", &[("backend_name", name)]);
+    assert_eq!(margin("alone"), 1.0, "nobody was sent there");
+    // Nobody was refused: a little shorter for each.
+    assert!((0.8..0.85).contains(&margin("chat")), "{}", margin("chat"));
+    eventually("both tell how much memory they have", async || {
+        let page = web.metrics().await;
+        let total = [("backend_name", "chat"), ("signal", "kv_tokens_total")];
+        let known = page.samples("penstock_endpoint_load", &total).count();
+        if known == 2 { Ok(()) } else { Err(known.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_counted_is_what_happened() {
     let all = eventful().await;
     let (web, chat) = (all.web.metrics().await, all.served.sidecar.metrics().await);

@@ -117,8 +117,11 @@ impl Admin {
         for gauges in [&metrics.endpoint_load, &metrics.endpoint_state, &metrics.dns_stale] {
             gauges.reset();
         }
+        metrics.patience_margin.reset();
         for backend in self.shared.live.load().backends() {
             let id = &backend.backend.id.0;
+            let share = backend.margin().lock().share();
+            metrics.patience_margin.with_label_values(&[&*id.namespace, &*id.name]).set(share);
             for state in &backend.endpoints {
                 let endpoint = state.endpoint.id.address.to_string();
                 let load = |signal, value| {
@@ -129,6 +132,9 @@ impl Admin {
                 if let Some((Told { report, calls, .. }, age)) = state.last_told() {
                     load("prompt_tokens_pending", report.prompt_tokens_pending as i64);
                     load("running", report.sequences_running.into());
+                    if report.sequences_max > 0 {
+                        load("running_max", report.sequences_max.into());
+                    }
                     load("queued", report.sequences_waiting.into());
                     for (unit, calls) in Unit::ALL.into_iter().zip(calls) {
                         let pending = match unit {
@@ -139,6 +145,9 @@ impl Admin {
                         calls.into_iter().for_each(|calls| load(pending, calls.units_ahead as i64));
                     }
                     load("kv_tokens_used", i64::try_from(report.kv_tokens_used).unwrap_or(i64::MAX));
+                    if report.kv_tokens_total > 0 {
+                        load("kv_tokens_total", i64::try_from(report.kv_tokens_total).unwrap_or(i64::MAX));
+                    }
                     let labels = [&*endpoint, "report"];
                     metrics.load_signal_age.with_label_values(&labels).set(age.as_secs_f64());
                 }

@@ -76,6 +76,11 @@ impl Margin {
         self.share = (self.share * (STEP * by).exp()).clamp(weights.margin_least, 1.0);
     }
 
+    /// As a share of the longest one: above 0, at most 1.
+    pub fn share(&self) -> f64 {
+        self.share
+    }
+
     /// Milliseconds, for a request of which its caller has said that the first token may take `asked_ms` from now on.
     pub fn ms(&self, asked_ms: Option<f64>, weights: &Weights) -> f64 {
         self.share * (weights.margin_ms + weights.margin_share * asked_ms.unwrap_or(0.0))

@@ -89,6 +89,8 @@ pub struct Metrics {
     pub load_questions: IntCounterVec,
     /// Requests that waited at the door of a model server.
     pub door_waits: IntCounter,
+    /// The margin of patience that was learned for a backend, as a share of the longest one.
+    pub patience_margin: GaugeVec,
     /// Good and bad events of each objective.
     pub slo_events: IntCounterVec,
     /// Requests in flight, by endpoint.
@@ -247,6 +249,11 @@ impl Metrics {
             door_waits: declare.counter(
                 "penstock_door_waits_total",
                 "Requests that waited before the sidecar of a model server let them in or refused them.",
+            )?,
+            patience_margin: declare.gauges(
+                "penstock_patience_margin_ratio",
+                "How much longer than was believed requests wait at an endpoint before they rather go elsewhere, as a share of the longest that they ever do.",
+                &["backend_namespace", "backend_name"],
             )?,
             slo_events: declare.counters(
                 "penstock_slo_events_total",
