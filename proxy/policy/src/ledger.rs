@@ -14,11 +14,12 @@ mod calls;
 mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use penstock_model::units::Moment;
 
 use crate::gate::{self, Patience, Place, Promise, Promises, UnderWay, Verdict};
-use crate::lately::Lately;
+use crate::lately::{Lately, MEAN_MS};
 use crate::pick::cost::{self, Prompt, Report, Terms, Weights};
 use crate::speed::{Learner, Size, Speed, Track};
 pub use calls::{CallEntry, Calls};
@@ -34,6 +35,9 @@ const ANSWERS: f64 = 200.0;
 /// What a size keeps of its weight in the scale with each that follows, and the tokens for which the estimate stands at first.
 const SCALE_KEEP: f64 = 0.99;
 const SCALE_TOKENS: f64 = 500.0;
+/// Four bytes a token are estimated, and a tokenizer takes between one and sixteen. What lies outside is an estimate of something else,
+/// such as a picture, or a conversation that the engine keeps.
+const SCALES: RangeInclusive<f64> = 0.25..=4.0;
 
 /// Whether tokens are seen as they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +100,9 @@ pub struct Ledger {
     last_sign: Moment,
     /// Milliseconds of prompts' work.
     arriving: Lately,
+    /// Of the last [`ANSWERS`], of which there were so many.
     output_tokens_mean: f64,
+    answers: f64,
     memory: Memory,
     scale: Scale,
     promises: Promises,
@@ -112,13 +118,16 @@ struct Scale {
 
 impl Scale {
     fn learn(&mut self, told: u32, estimated: u32) {
-        self.told = self.told * SCALE_KEEP + f64::from(told);
-        self.estimated = self.estimated * SCALE_KEEP + f64::from(estimated);
+        let [told, estimated] = [told, estimated].map(f64::from);
+        if !SCALES.contains(&(told / estimated)) {
+            return;
+        }
+        self.told = self.told * SCALE_KEEP + told;
+        self.estimated = self.estimated * SCALE_KEEP + estimated;
     }
 
-    /// A tokenizer takes between one byte for a token and sixteen; what lies outside is an estimate of something else.
     fn of(&self, size: Size) -> Size {
-        let factor = (self.told / self.estimated).clamp(0.25, 4.0);
+        let factor = self.told / self.estimated;
         let scaled = |tokens: u32| (f64::from(tokens) * factor).round().max(1.0) as u32;
         Size { tokens: scaled(size.tokens), cached_tokens: (f64::from(size.cached_tokens) * factor) as u32 }
     }
@@ -136,6 +145,7 @@ impl Ledger {
             last_sign: Moment::default(),
             arriving: Lately::default(),
             output_tokens_mean: 0.0,
+            answers: 0.0,
             memory: Memory::default(),
             promises: Promises::default(),
             places: Places::default(),
@@ -191,6 +201,7 @@ impl Ledger {
             Shape::Whole => {
                 self.awaited.remove(&entry.0);
                 self.learner.first_token_unseen(&mut open.track, now);
+                open.place.take().into_iter().for_each(|place| self.promises.left(place));
             }
         }
     }
@@ -230,9 +241,8 @@ impl Ledger {
         let tokens = told.output_tokens.max(open.tokens);
         if tokens > 0 {
             self.last_sign = now;
-            // The first answers count fully: a mean over 200 of which 199 were never given would be too low for long.
-            let weight = if self.output_tokens_mean == 0.0 { 1.0 } else { 1.0 / ANSWERS };
-            self.output_tokens_mean += (f64::from(tokens) - self.output_tokens_mean) * weight;
+            self.answers = (self.answers + 1.0).min(ANSWERS);
+            self.output_tokens_mean += (f64::from(tokens) - self.output_tokens_mean) / self.answers;
         }
     }
 
@@ -326,6 +336,8 @@ impl Ledger {
             self.awaited.remove(&number);
             if let Some(open) = self.open.get_mut(&number) {
                 self.learner.first_token_unseen(&mut open.track, due);
+                // None of its tokens is seen, so nobody can tell which of them is late.
+                open.place.take().into_iter().for_each(|place| self.promises.left(place));
             }
         }
     }
@@ -333,7 +345,8 @@ impl Ledger {
     fn count_arrival(&mut self, size: Size, now: Moment) {
         let prompt = Prompt { tokens: size.tokens, cached_tokens: size.cached_tokens };
         let work_ms = self.speed().prompt_ms(prompt.uncached_tokens(), prompt.attention_doubled());
-        self.arriving.add(work_ms, now);
+        // One alone keeps it as busy as it can be; a size that is told is not always true.
+        self.arriving.add(work_ms.min(MEAN_MS), now);
     }
 }
 

@@ -165,3 +165,48 @@ fn what_was_promised_to_those_who_are_there_bounds_who_comes() {
     ledger.leave(one, Told::default(), at(90));
     assert_eq!(ledger.report(at(90)).bearable_ms, None);
 }
+
+#[test]
+fn an_answer_in_one_piece_is_promised_nothing_more_once_its_prompt_should_be_computed() {
+    let promise = Promise { first_due: at(500), span: Duration::from_millis(50) };
+    let mut ledger = Ledger::starting(Speed::default());
+    let expected = ledger.enter(size(1_000), Shape::Whole, Some(promise), at(0));
+    assert!(ledger.report(at(10)).bearable_ms.is_some());
+    assert_eq!(ledger.report(at(450)).bearable_ms, None, "nobody sees its tokens, so none can be late");
+    let seen = ledger.enter(size(1_000), Shape::Stream, Some(promise), at(451));
+    ledger.answered(&seen, Shape::Whole, at(460));
+    assert_eq!(ledger.report(at(461)).bearable_ms, None);
+    ledger.leave(seen, Told::default(), at(470));
+    ledger.leave(expected, Told::default(), at(471));
+}
+
+#[test]
+fn an_estimate_of_something_else_teaches_nothing_of_others() {
+    let mut ledger = Ledger::starting(Speed::default());
+    // A picture of ten bytes of text, and a size that was never true.
+    for (estimated, told) in [(10, 100_000), (u32::MAX, 10), (1_000, 0)] {
+        let entry = ledger.enter(size(estimated), Shape::Whole, None, at(0));
+        ledger.leave(entry, Told { size: Some(size(told)), output_tokens: 1 }, at(1));
+    }
+    assert_eq!(ledger.scaled(size(1_000)), size(1_000));
+}
+
+#[test]
+fn one_size_that_is_not_true_does_not_make_an_engine_busy_for_longer_than_it_is_there() {
+    let mut ledger = Ledger::starting(Speed::default());
+    let entry = ledger.enter(size(u32::MAX), Shape::Stream, None, at(0));
+    ledger.leave(entry, Told::default(), at(1));
+    let report = ledger.report(at(2));
+    assert!(report.arriving <= 1.0 && report.prompt_tokens_pending == 0.0, "{report:?}");
+}
+
+#[test]
+fn the_first_answers_count_alike() {
+    let mut ledger = Ledger::starting(Speed::default());
+    for output_tokens in [1, 400, 400, 400] {
+        let entry = ledger.enter(size(10), Shape::Whole, None, at(0));
+        ledger.leave(entry, Told { size: None, output_tokens }, at(1));
+    }
+    let mean = ledger.report(at(2)).output_tokens_mean;
+    assert!((mean - 300.25).abs() < 1e-6, "{mean}");
+}

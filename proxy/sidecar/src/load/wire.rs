@@ -218,10 +218,13 @@ pub fn read_promise(fields: &HeaderMap, now: Moment) -> Option<Promise> {
     Some(Promise { first_due: now + millis("promised")?, span: millis("token")? })
 }
 
+/// Most prompt tokens that a request may tell: more than any model takes. A false length must not keep everybody else out.
+const PROMPT_TOKENS_MAX: u32 = 1 << 24;
+
 /// What is demanded, where it is told.
 pub fn read_demand(fields: &HeaderMap) -> Option<Demand> {
     let text = headers::text(fields, &PROMPT)?;
-    let tokens = parameter(text, "tokens")?;
+    let tokens = parameter(text, "tokens")?.min(PROMPT_TOKENS_MAX);
     let cached_tokens = parameter(text, "cached").unwrap_or(0).min(tokens);
     let shape = if parameter(text, "stream") == Some(1) { Shape::Stream } else { Shape::Whole };
     Some(Demand { size: Size { tokens, cached_tokens }, shape })
@@ -543,6 +546,7 @@ mod tests {
         check("cached=9", None);
         check("tokens=-5", None);
         check("tokens=99999999999", None);
+        check("tokens=4294967295", Some(PROMPT_TOKENS_MAX));
     }
 
     #[test]
