@@ -4,7 +4,7 @@
 //!   body has ended ── asked ──► first token ── computed ──► last byte ── corrected by the engine's count, if it counts; used once more
 //! ```
 //!
-//! The engine's room for prompts is its KV memory less the answers under way; where it does not say how much it has,
+//! The engine's room for prompts is its KV memory, by its last word, less the answers under way; where it never says how much it has,
 //! [`ROOM_TOKENS`]. From there on what it finds tells. Nothing is known of caches that the engine drops for reasons of its own, but one
 //! that nobody answers for has begun anew when somebody does.
 
@@ -23,6 +23,8 @@ pub struct Cached {
     held: Mutex<Held>,
     /// Tokens of the answers under way; apart, since it changes with every token.
     answer_tokens: AtomicU64,
+    /// KV tokens in all, as it said last; 0 where it never did.
+    kv_tokens: AtomicU64,
     /// How often its metrics page had gone when that was looked at last.
     gone: AtomicU32,
 }
@@ -72,6 +74,7 @@ impl Cached {
     pub fn page_went(&self, times: u32) {
         if self.gone.swap(times, Ordering::Relaxed) != times {
             self.held.lock().forget();
+            self.kv_tokens.store(0, Ordering::Relaxed);
         }
     }
 
@@ -82,7 +85,15 @@ impl Cached {
 
     fn uses(&self, held: &mut Held, passing: &Passing, kv_tokens: Option<u64>) {
         let answer_tokens = self.answer_tokens.load(Ordering::Relaxed);
-        held.has_room(kv_tokens.unwrap_or(ROOM_TOKENS).saturating_sub(answer_tokens));
+        if let Some(told) = kv_tokens {
+            self.kv_tokens.store(told, Ordering::Relaxed);
+        }
+        // A page that is late for once takes nothing of it away.
+        let kv_tokens = match self.kv_tokens.load(Ordering::Relaxed) {
+            0 => ROOM_TOKENS,
+            known => known,
+        };
+        held.has_room(kv_tokens.saturating_sub(answer_tokens));
         held.uses(&passing.boundaries);
     }
 }
@@ -121,6 +132,22 @@ mod tests {
             computed(cached);
             cached.page_went(1);
         });
+    }
+
+    #[test]
+    fn an_engine_whose_page_is_late_for_once_keeps_what_it_has() {
+        let cached = Cached::default();
+        let blocks = 2 * ROOM_TOKENS / 128;
+        let tokens = 2 * ROOM_TOKENS as u32;
+        let has = |cached: &Cached| cached.asked(prompt(100, blocks), tokens).belief.tokens();
+        cached.computed(&mut cached.asked(prompt(100, blocks), tokens), Some(4 * ROOM_TOKENS));
+        assert_eq!(has(&cached), tokens);
+        let other = || cached.asked(prompt(9_000_000, 10), 1_280);
+        cached.computed(&mut other(), None);
+        assert_eq!(has(&cached), tokens);
+        cached.page_went(1);
+        cached.computed(&mut cached.asked(prompt(100, blocks), tokens), None);
+        assert!(u64::from(has(&cached)) <= ROOM_TOKENS, "nobody has said how much the next one has");
     }
 
     #[test]
