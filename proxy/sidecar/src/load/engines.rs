@@ -31,8 +31,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// All of them, by the address under which callers know each.
 #[derive(Debug)]
 pub struct Engines {
-    /// Tells this life of the sidecar from others.
-    instance: u32,
     scrapes: Arc<Scrapes>,
     /// Turns true when none of them takes anything new.
     draining: watch::Receiver<bool>,
@@ -54,6 +52,7 @@ impl Drop for Subscriber {
 /// One model server.
 #[derive(Debug)]
 pub struct Engine {
+    /// Tells this life of it from others.
     instance: u32,
     endpoint: SocketAddr,
     scrapes: Arc<Scrapes>,
@@ -110,8 +109,7 @@ pub struct Refused {
 impl Engines {
     /// None yet. What they say of themselves is in `scrapes`; when `draining` turns true they take nothing new.
     pub fn new(scrapes: Arc<Scrapes>, draining: watch::Receiver<bool>) -> Self {
-        let instance = (seed::draw() >> 32) as u32;
-        Self { instance, scrapes, draining, engines: Mutex::default(), subscribers: Arc::default() }
+        Self { scrapes, draining, engines: Mutex::default(), subscribers: Arc::default() }
     }
 
     /// That of an application; idle and unknown if it was never asked for before.
@@ -126,7 +124,8 @@ impl Engines {
             };
             let changes = watch::Sender::new(0);
             Arc::new(Engine {
-                instance: self.instance,
+                // Its own: an application that was taken away and is served again begins anew.
+                instance: (seed::draw() >> 32) as u32,
                 endpoint: application.endpoint,
                 scrapes: Arc::clone(&self.scrapes),
                 draining: self.draining.clone(),
@@ -161,9 +160,20 @@ impl Engines {
         self.engines.lock().iter().map(|(address, engine)| (*address, Arc::clone(engine))).collect()
     }
 
-    /// Lets go of those whose application is no longer served.
+    /// Lets go of those whose application is no longer served; whoever is told of them hears that.
     pub fn retain(&self, is_served: impl Fn(SocketAddr) -> bool) {
-        self.engines.lock().retain(|address, _| is_served(*address));
+        self.engines.lock().retain(|address, engine| {
+            let stays = is_served(*address);
+            if !stays {
+                engine.changed();
+            }
+            stays
+        });
+    }
+
+    /// Whether it is that of an application that is served, and no earlier one's.
+    pub fn has(&self, engine: &Engine) -> bool {
+        self.engines.lock().get(&engine.endpoint).is_some_and(|known| std::ptr::eq(&**known, engine))
     }
 }
 
@@ -550,5 +560,19 @@ mod tests {
         let engine = engine();
         let [one, two] = [0, 1].map(|now| engine.report(Moment(now)));
         assert_eq!((one.instance, one.sequence + 1), (two.instance, two.sequence));
+    }
+
+    #[test]
+    fn an_application_that_is_served_again_begins_another_life() {
+        let engines = engines(watch::channel(false).1);
+        let before = engines.of(&application());
+        let told = before.changes();
+        engines.retain(|_| true);
+        assert!(engines.has(&before) && !told.has_changed().unwrap());
+        engines.retain(|_| false);
+        assert!(!engines.has(&before) && told.has_changed().unwrap(), "its subscribers look");
+        let after = engines.of(&application());
+        assert!(engines.has(&after) && !engines.has(&before));
+        assert_ne!(after.report(Moment(1)).instance, before.report(Moment(1)).instance);
     }
 }

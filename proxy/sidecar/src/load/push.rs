@@ -8,7 +8,7 @@
 //! many of them it is longer, so that all together cost no more than [`REPORTS_PER_SECOND`], and so it is where a caller's sidecar asks
 //! for that, because it listens to many. Where nothing changes nothing is sent.
 //!
-//! Who asks by `HEAD` is told once, in the head of the answer.
+//! It ends when the sidecar drains, or serves the application no longer. Who asks by `HEAD` is told once, in the head of the answer.
 //!
 //! With a report comes a digest of the prompts that were cached or dropped since the last one, for peers whose identity is known and while
 //! there are keys; what one digest cannot take comes with the next. A new key begins anew.
@@ -102,9 +102,10 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
         let keys = shared.identity.prefix_keys().filter(|_| is_known && !is_draining);
         let digest = keys.and_then(|keys| engine.digest(&mut cursor, &keys));
         let has_more = digest.as_ref().is_some_and(Digest::is_full);
-        let then = if is_draining { Then::End } else { Then::Later };
+        let is_last = is_draining || !shared.engines.has(engine);
+        let then = if is_last { Then::End } else { Then::Later };
         caller.send(report.with(digest.as_ref()), then).await?;
-        if is_draining {
+        if is_last {
             return Ok(());
         }
         let interval = interval(shared.engines.subscribers(), asked, seed::share());
