@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use penstock_tests::client::{self, Connection, Raw, Version, empty};
-use penstock_tests::documents::{backend, policy};
+use penstock_tests::documents::{backend, policy, reference, route};
 use penstock_tests::engine::chat;
 use penstock_tests::load::Load;
 use penstock_tests::mesh::{Mesh, Served};
@@ -195,5 +195,54 @@ async fn goes_beside_another(load_balancer: &str) {
     assert!(faults.is_empty(), "{load_balancer}: {} requests were lost: {faults:#?}", faults.len());
     for engine in [&a.engine, &b.engine] {
         assert!(engine.count("finished_requests").await > 0, "{load_balancer}");
+    }
+}
+
+/// Asks by way of the Backend `to`; the status.
+async fn ask_by(web: &Sidecar, to: &str) -> u16 {
+    let mut connection = web.connect(Version::Http2).await;
+    let mut request = connection.post("/v1/chat/completions", &chat("hi", json!({"max_tokens": 1})));
+    request.headers_mut().insert("x-to", to.parse().expect("a value"));
+    connection.ask(request).await.status
+}
+
+#[tokio::test]
+async fn a_model_server_s_sidecar_that_comes_back_where_it_was_is_used_again() {
+    let mesh = Mesh::start().await;
+    let mut a = mesh.serve("a", "--speed 50").await;
+    let b = mesh.serve("b", "--speed 50").await;
+    let web = mesh.caller("web").await;
+    let to = |name| json!({"matches": [{"headers": [{"name": "x-to", "value": name}]}], "backendRefs": [reference(name)]});
+    let documents = [
+        backend("alone", &[a.endpoint()]).with("default", true),
+        backend("pair", &[a.endpoint(), b.endpoint()]),
+        backend("lot", &[a.endpoint(), b.endpoint()]),
+        policy("lot").with("loadBalancer", json!({"policy": "Random"})),
+        route("alone", &json!([to("alone"), to("pair"), to("lot")])),
+    ];
+    mesh.publish(&documents, &[&a.sidecar, &b.sidecar, &web]).await;
+    let backends = ["alone", "pair", "lot"];
+    for _ in 0..8 {
+        for to in backends {
+            assert_eq!(ask_by(&web, to).await, 200, "{to}");
+        }
+    }
+    let applications = json!([{"endpoint": a.engine.address}]);
+    let spec = json!({"inbound": {"listen": a.sidecar.inbound(), "applications": applications}});
+    a.sidecar.configure(mesh.spec("a", spec));
+    a.sidecar.program.terminate();
+    assert_eq!(a.sidecar.program.ended().await.code(), Some(0));
+    a.sidecar.restart().await;
+    a.sidecar.ready().await;
+    for to in backends {
+        let before = a.engine.count("finished_requests").await;
+        eventually(&format!("{to}: the one that has come back is used"), async || {
+            let status = ask_by(&web, to).await;
+            let others = to == "alone" || status == 200;
+            assert!(others, "{to}: there was another all the time, and it answered {status}");
+            let after = a.engine.count("finished_requests").await;
+            if after > before { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
     }
 }

@@ -98,7 +98,7 @@ impl LeastCost {
         let prompt = view.prompt(arrival, place);
         Estimate {
             terms: terms(&report, &view.speeds[place], prompt, view.weights),
-            expected_ms: age_ms * report.arriving.min(1.0),
+            expected_ms: report.expected_ms(age_ms),
             age_ms: Some(age_ms),
             placements: 0,
             cached_tokens: prompt.cached_tokens,

@@ -35,6 +35,7 @@ pub use level::{Choice, NEAR, choose};
 pub use own::Own;
 pub use weights::Weights;
 
+use crate::lately::MEAN_MS;
 use placements::Placements;
 
 /// What an endpoint says of itself, or what is known of it for other reasons.
@@ -71,6 +72,12 @@ impl Report {
         speed.step_ms
             + speed.sequence_us * 1e-3 * (f64::from(self.sequences_running) + 1.0)
             + speed.context_us * 1e-3 * self.kv_tokens_used as f64
+    }
+
+    /// Milliseconds of work that others are expected to have placed in the `age_ms` since the report. What came longer ago than rates are
+    /// averaged over has been computed.
+    pub fn expected_ms(&self, age_ms: f64) -> f64 {
+        expected_ms(self.arriving, age_ms)
     }
 
     /// Those who run and those who wait: another sidecar tells both, and may tell any number.
@@ -114,6 +121,10 @@ impl Report {
             ..self
         }
     }
+}
+
+fn expected_ms(arriving: f64, age_ms: f64) -> f64 {
+    age_ms.min(MEAN_MS) * arriving.min(1.0)
 }
 
 /// How fast an endpoint computes: constants of the closed form, learned or configured.

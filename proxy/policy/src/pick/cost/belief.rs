@@ -16,6 +16,10 @@ use crate::speed::{Call, CallSpeed, Unit};
 /// centre; where it takes longer, a placement is forgotten that much too early.
 const ON_ITS_WAY: Duration = Duration::from_millis(2);
 
+/// How long it is believed that an endpoint takes nothing new. Who has said so says nothing any more once it has gone, and another may stand
+/// there soon, of whom nobody would ever hear. One that still goes refuses what comes, before anything is computed.
+const DRAINING_BELIEVED: Duration = Duration::from_secs(10);
+
 /// A report as it travels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Told {
@@ -105,9 +109,9 @@ impl Belief {
         self.last.as_ref()
     }
 
-    /// Whether it has said that it takes no new requests.
-    pub fn is_draining(&self) -> bool {
-        self.last.is_some_and(|(_, told)| told.draining)
+    /// Whether it has said that it takes no new requests, not long before `now`.
+    pub fn is_draining(&self, now: Moment) -> bool {
+        self.last.is_some_and(|(came, told)| told.draining && now.since(came) < DRAINING_BELIEVED)
     }
 
     /// What placing `prompt` there costs, as far as is known at `now`. An endpoint that has said nothing yet is taken to be idle but for
@@ -118,7 +122,7 @@ impl Belief {
         let told = told.map(|told| told.report).unwrap_or_default();
         let report = self.own.onto(told, made.unwrap_or_default(), now, &speed, &Weights::CHOSEN);
         let age_ms = made.map(|made| now.since(made).as_secs_f64() * 1e3);
-        let expected_ms = age_ms.unwrap_or(0.0) * report.arriving.min(1.0);
+        let expected_ms = report.expected_ms(age_ms.unwrap_or(0.0));
         let terms = terms(&report, &speed, prompt, &Weights::CHOSEN);
         let placements = u32::try_from(self.own.count()).unwrap_or(u32::MAX);
         Estimate { terms, expected_ms, age_ms, placements, cached_tokens: prompt.cached_tokens }
@@ -221,5 +225,18 @@ mod tests {
         assert!(late.terms.wait_ms < early.terms.wait_ms);
         assert_eq!((early.expected_ms, late.expected_ms), (0.0, 100.0));
         assert_eq!(late.age_ms, Some(200.0));
+    }
+
+    #[test]
+    fn who_takes_nothing_new_is_tried_again_when_it_has_said_nothing_for_a_while() {
+        let mut belief = Belief::default();
+        assert!(!belief.is_draining(Moment(0)));
+        belief.told(Told { draining: true, ..told(1, 1, 0.0) }, Moment(SECOND));
+        let is_draining = |belief: &Belief, s| belief.is_draining(Moment(s * SECOND));
+        assert_eq!([1, 10, 11].map(|s| is_draining(&belief, s)), [true, true, false]);
+        belief.told(Told { draining: true, ..told(1, 2, 0.0) }, Moment(12 * SECOND));
+        assert!(is_draining(&belief, 13), "it still goes");
+        belief.told(told(2, 1, 0.0), Moment(14 * SECOND));
+        assert!(!is_draining(&belief, 14), "another life");
     }
 }

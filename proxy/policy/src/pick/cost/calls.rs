@@ -10,7 +10,8 @@
 
 use penstock_model::units::Moment;
 
-use super::{Estimate, Placements, Terms};
+use super::{Estimate, Placements, Terms, expected_ms};
+use crate::lately::Lately;
 use crate::speed::{Call, CallSpeed};
 
 /// Milliseconds for which an endpoint is believed to be as fast as it told last. One that was slow and is asked no more tells nothing
@@ -46,12 +47,16 @@ pub(super) struct CallBelief {
     last: Option<(Moment, CallReport)>,
     /// Units that this sidecar has sent there since.
     placements: Placements<u32>,
+    /// All that it has sent there, and as of the last report: that is in what the endpoint says arrives.
+    sent: Lately,
+    reported: Lately,
 }
 
 impl CallBelief {
     pub(super) fn told(&mut self, report: CallReport, made: Moment, now: Moment) {
         self.last = Some((now, report));
         self.placements.reported(made);
+        self.reported = self.sent;
     }
 
     /// What was told is of a life that is over.
@@ -61,6 +66,7 @@ impl CallBelief {
 
     pub(super) fn placed(&mut self, call: Call, now: Moment) {
         self.placements.add(now, call.units);
+        self.sent.add(call.units.into(), now);
     }
 
     pub(super) fn ended(&mut self, call: Call, sent: Moment) {
@@ -69,6 +75,13 @@ impl CallBelief {
 
     pub(super) fn report(&self) -> Option<CallReport> {
         self.last.map(|(_, report)| report)
+    }
+
+    /// The last report, with what others send as that which arrives: what is ours is counted one by one.
+    fn of_others(&self, speed: &CallSpeed) -> CallReport {
+        let Some((came, report)) = self.last else { return CallReport::default() };
+        let own = speed.work_ms(self.reported.rate(came));
+        CallReport { arriving: (report.arriving - own).max(0.0), ..report }
     }
 
     /// How fast it is by its own word, where that is believed at `now`, and when it told.
@@ -82,13 +95,13 @@ impl CallBelief {
     pub(super) fn estimate(&self, call: Call, presumed: &CallSpeed, now: Moment) -> Estimate {
         let speed = self.speed(now).map_or(*presumed, |(_, speed)| speed);
         let age_ms = self.last.map(|(came, _)| now.since(came).as_secs_f64() * 1e3);
-        let report = self.report().unwrap_or_default().after(age_ms.unwrap_or(0.0), &speed);
+        let report = self.of_others(&speed).after(age_ms.unwrap_or(0.0), &speed);
         let own_ahead: f64 = self.placements.iter().map(|(_, units)| f64::from(units)).sum();
         let wait_ms = speed.work_ms(report.units_ahead + own_ahead);
         let terms = Terms { wait_ms, own_ms: speed.call_ms(f64::from(call.units), 0.0), ..Terms::default() };
         Estimate {
             terms,
-            expected_ms: age_ms.unwrap_or(0.0) * report.arriving.min(1.0),
+            expected_ms: expected_ms(report.arriving, age_ms.unwrap_or(0.0)),
             age_ms,
             placements: u32::try_from(self.placements.count()).unwrap_or(u32::MAX),
             cached_tokens: 0,
@@ -160,6 +173,22 @@ mod tests {
         check(&belief, SLOW, at(3), [20.0, 15.0, 0.0]);
         belief.told(CallReport { units_ahead: 100.0, arriving: 0.0, speed: Some(SPEED) }, at(2), at(4));
         check(&belief, SLOW, at(4), [20.0, 15.0, 0.0]);
+    }
+
+    #[test]
+    fn what_arrives_there_is_ours_or_of_others_and_only_others_are_expected_to_go_on() {
+        // 100 units in each 10 ms, 5 ms of work, and a pause of a second.
+        let mut alone = CallBelief::default();
+        (0..6_000u64).for_each(|step| alone.placed(call(100), at(step * 10)));
+        alone.told(
+            CallReport { units_ahead: 400.0, arriving: 0.5, speed: Some(SPEED) },
+            at(60_000),
+            at(60_000),
+        );
+        let estimate = |ms: u64| alone.estimate(call(100), &SPEED, at(60_000 + ms));
+        assert!(estimate(1_000).expected_ms < 2.0, "{:?}", estimate(1_000));
+        let wait_ms = estimate(10).terms.wait_ms;
+        assert!((wait_ms - 10.0).abs() < 0.1, "20 ms drain at full speed: {wait_ms}");
     }
 
     #[test]

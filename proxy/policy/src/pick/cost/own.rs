@@ -23,6 +23,8 @@ use crate::lately::Lately;
 pub struct Own {
     placements: Placements,
     sent: Sent,
+    /// When the last report was made, and what had been sent then.
+    reported: (Moment, Sent),
 }
 
 /// Prompts of late, averaged as an endpoint does in what it reports of all.
@@ -67,6 +69,9 @@ impl Own {
     /// A report came that contains what arrived up to `made`.
     pub fn reported(&mut self, made: Moment) {
         self.placements.reported(made);
+        if made > self.reported.0 {
+            self.reported = (made, self.sent);
+        }
     }
 
     /// How many requests are not in a report yet.
@@ -83,7 +88,8 @@ impl Own {
         speed: &Speed,
         weights: &Weights,
     ) -> Report {
-        let own = self.sent.rate(now, speed).min(report.arriving);
+        // As of the report: what it holds of ours does not become somebody else's while we send nothing.
+        let own = self.reported.1.rate(made, speed).min(report.arriving);
         let others = report.arriving - own;
         let answer_ms = report.answer_ms(speed, weights);
         let stays = if report.arriving > 0.0 { others / report.arriving } else { 0.0 };
@@ -165,6 +171,26 @@ mod tests {
         let own = grown(&alone, 0.3, 100);
         assert_eq!((own.sequences_running, own.arriving), (37, 0.0), "a mean answer has gone by");
         assert!(own.bearable_ms > Some(69.0), "0.3 ms to spare given back in each: {own:?}");
+    }
+
+    #[test]
+    fn what_was_ours_does_not_become_somebody_else_s_while_we_pause() {
+        let mut alone = sent((0..10_000).step_by(20));
+        alone.reported(ms(10_000));
+        // A minute later, and nobody has told anything since.
+        let own = grown(&alone, 0.3, 60_000);
+        assert_eq!((own.arriving, own.expected_ms(60_000.0), own.sequences_running), (0.0, 0.0, 0));
+    }
+
+    #[test]
+    fn others_are_expected_to_have_sent_no_more_than_they_do_in_the_time_over_which_rates_are_averaged() {
+        let others = grown(&Own::default(), 0.5, 60_000);
+        assert_eq!([others.expected_ms(1_000.0), others.expected_ms(60_000.0)], [500.0, 5_000.0]);
+        assert_eq!(
+            Report { arriving: 3.0, ..others }.expected_ms(100.0),
+            100.0,
+            "it computes no more than that"
+        );
     }
 
     #[test]
