@@ -67,6 +67,17 @@ impl Candidate {
         }
     }
 
+    /// Requests there for each unit of weight, with the one that is to be placed.
+    fn requests(&self) -> f64 {
+        (f64::from(self.in_flight) + 1.0) / f64::from(self.weight)
+    }
+
+    /// Prompt tokens there for each unit of weight.
+    fn tokens(&self) -> f64 {
+        // A request without a prompt that is known is no nothing.
+        self.tokens_in_flight as f64 / f64::from(self.weight) + self.requests()
+    }
+
     /// What placing the request there counts for, where that is known: the cost by its weight, and what no load tells.
     fn cost_ms(&self, weight_max: u32) -> Option<f64> {
         let total_ms = self.estimate?.terms.total_ms();
@@ -222,14 +233,14 @@ pub fn pick(
         LoadBalancer::LeastCost => match least_cost(open, draws) {
             Some((index, reason, believed)) => Pick { believed: Some(believed), ..picked(index, reason) },
             None => by_session(open)
-                .map_or_else(|| of_two(p2c::choose(open, count, draws, Open::tokens_in_flight)), at_home),
+                .map_or_else(|| of_two(p2c::choose(open, count, draws, Open::tokens)), at_home),
         },
         _ if let Some(home) = by_session(open) => at_home(home),
         LoadBalancer::P2c | LoadBalancer::ConsistentHash => {
-            of_two(p2c::choose(open, count, draws, Open::in_flight))
+            of_two(p2c::choose(open, count, draws, Open::requests))
         }
         LoadBalancer::LeastRequest => {
-            picked(p2c::least_of_all(open, draws.first, Open::in_flight), Reason::LeastLoad)
+            picked(p2c::least_of_all(open, draws.first, Open::requests), Reason::LeastLoad)
         }
         LoadBalancer::RoundRobin => picked(round_robin::choose(open, count, draws.turn), Reason::Turn),
         LoadBalancer::Random => picked(open.at(place(draws.first, open.weight())), Reason::Lot),
@@ -322,17 +333,12 @@ impl<'a> Open<'a> {
         self.iter().map(|(_, candidate)| candidate.weight).max().unwrap_or(1)
     }
 
-    /// Requests there for each unit of weight, with the one that is to be placed.
-    fn in_flight(self, index: usize) -> f64 {
-        let candidate = &self.candidates[index];
-        (f64::from(candidate.in_flight) + 1.0) / f64::from(candidate.weight)
+    fn requests(self, index: usize) -> f64 {
+        self.candidates[index].requests()
     }
 
-    /// Prompt tokens there for each unit of weight.
-    fn tokens_in_flight(self, index: usize) -> f64 {
-        let candidate = &self.candidates[index];
-        // A request without a prompt that is known is no nothing.
-        candidate.tokens_in_flight as f64 / f64::from(candidate.weight) + self.in_flight(index)
+    fn tokens(self, index: usize) -> f64 {
+        self.candidates[index].tokens()
     }
 
     fn why_none(self) -> NoPick {

@@ -200,8 +200,8 @@ impl Measure {
     fn distance(self, candidate: &Candidate, cost_ms: Option<f64>) -> f64 {
         match self {
             Self::Cost => cost_ms.unwrap_or(f64::INFINITY),
-            Self::Tokens => candidate.tokens_in_flight as f64 + f64::from(candidate.in_flight),
-            Self::Requests => f64::from(candidate.in_flight),
+            Self::Tokens => candidate.tokens(),
+            Self::Requests => candidate.requests(),
             Self::Nothing => 0.0,
         }
     }

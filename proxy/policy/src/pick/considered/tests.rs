@@ -45,6 +45,16 @@ fn costs_are_told_the_chosen_first_and_then_the_cheapest() {
 }
 
 #[test]
+fn a_weight_counts_in_the_order_that_is_told_as_it_does_in_the_pick() {
+    let loads = [(0, 1), (2, 1), (50, 100)];
+    let weighted = |(in_flight, weight)| Candidate { weight, ..Candidate::new(Standing::Usable, in_flight) };
+    let candidates = loads.map(weighted);
+    let picked = pick(LeastRequest, &candidates, 1_000, Draws { first: 0, second: 0, turn: 0 });
+    let address = |index: usize| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), index as u16);
+    assert_eq!(ports(&Considered::of(LeastRequest, &candidates, 1_000, &picked, address)), [2, 0, 1]);
+}
+
+#[test]
 fn what_kept_each_from_being_chosen_is_told_and_counted() {
     use Standing::{Draining, Ejected, OtherModel, Spare, Tried, Unready, Usable};
     let standings = [
