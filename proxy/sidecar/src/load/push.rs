@@ -129,7 +129,7 @@ async fn reports(shared: &Arc<Shared>, caller: &mut Caller, engine: &Engine) -> 
 
 /// Time from one report to the next, with so many who are told, of whom this one asked for no shorter one. `draw` is from 0 up to 1.
 fn interval(subscribers: u32, asked: Duration, draw: f64) -> Duration {
-    let fair = Duration::from_secs(1) * subscribers / REPORTS_PER_SECOND;
+    let fair = (Duration::from_secs(1) * subscribers / REPORTS_PER_SECOND).min(wire::INTERVAL_MAX);
     INTERVAL_MIN.max(fair).max(asked).mul_f64(1.0 + draw)
 }
 
@@ -146,6 +146,7 @@ mod tests {
             (64, 0, 0.0, 64),
             (1_000, 0, 0.0, 1_000),
             (4_000, 0, 0.0, 4_000),
+            (10_000, 0, 0.0, 5_000),
             (1, 20, 0.0, 50),
             (1, 130, 0.5, 195),
             (1_000, 130, 0.0, 1_000),

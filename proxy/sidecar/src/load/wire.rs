@@ -45,7 +45,7 @@ pub const SUBSCRIBE: HeaderName = HeaderName::from_static("x-penstock-subscribe"
 /// With it: how many milliseconds must lie between two reports at least, by the wish of who asks.
 pub const INTERVAL: HeaderName = HeaderName::from_static("x-penstock-interval-ms");
 /// Whatever is asked for, it is no more than this: nobody would choose by older reports.
-const INTERVAL_MAX: Duration = Duration::from_secs(5);
+pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// Path of such requests, for the log of the other side; nothing looks at it.
 pub const PATH: PathAndQuery = PathAndQuery::from_static("/.penstock/load");
 /// Content type of a stream of reports: each with its length before it, as a varint.
