@@ -16,6 +16,7 @@ use penstock_simulate::slo::Fare;
 
 use crate::ask::Words;
 use crate::plan::Plan;
+use crate::stand::Counts;
 use crate::stream::Answer;
 
 /// Answers under way when the last request was sent have so long to end.
@@ -33,8 +34,8 @@ pub(crate) struct Replayed {
     /// Those that were neither answered nor refused with 429; `outcome` has them among the rejected.
     pub(crate) failed: u64,
     pub(crate) first_error: Option<String>,
-    /// Refusals before the time that counts.
-    pub(crate) refusals_before: u64,
+    /// What had been counted before the time that counts.
+    pub(crate) before: Counts,
 }
 
 /// How a request ended.
@@ -55,14 +56,14 @@ struct Replay {
     under_way: Cell<u64>,
 }
 
-/// Sends everything and waits for the answers. When the time begins that counts, `at_begin` is asked for the refusals so far.
+/// Sends everything and waits for the answers. When the time begins that counts, `at_begin` is asked what was counted so far.
 ///
 /// # Errors
 /// When the system has no timer, or `at_begin` fails.
 pub(crate) async fn replay(
     plan: &Rc<Plan>,
     doors: &[SocketAddr],
-    at_begin: impl Future<Output = anyhow::Result<u64>>,
+    at_begin: impl Future<Output = anyhow::Result<Counts>>,
 ) -> anyhow::Result<Replayed> {
     let replay = Rc::new(Replay {
         plan: Rc::clone(plan),
@@ -78,10 +79,10 @@ pub(crate) async fn replay(
         Alarm::new()?.wait_until(replay.begun_ns + plan.schedule.from_ns).await?;
         at_begin.await
     };
-    let (sent, refusals_before) = tokio::join!(sent, counted);
+    let (sent, before) = tokio::join!(sent, counted);
     sent?;
     let mut replayed = replay.seen.take();
-    replayed.refusals_before = refusals_before?;
+    replayed.before = before?;
     replayed.outcome.counted += replay.under_way.get();
     replayed.failed += replay.under_way.get();
     replayed.outcome.rejected += replay.under_way.get();

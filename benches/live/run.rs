@@ -103,14 +103,17 @@ async fn once(place: &Place, asked: &Asked, plan: &Rc<Plan>, contender: Contende
     let used = |groups: &[Group]| groups.iter().map(|group| CpuTimes::of(&group.ids)).collect::<Vec<_>>();
     let (before, begun_ns) = (used(&groups), clock::now_ns());
     let sleepers = Sleepers::begin(&[place.proxy_core, place.load_core]);
-    let mut replayed = replay(plan, &stand.doors, stand.refusals()).await?;
+    let mut replayed = replay(plan, &stand.doors, stand.counts()).await?;
     let timer_lag_ms = sleepers.end().await?;
     let seconds = (clock::now_ns() - begun_ns) as f64 / 1e9;
     let cores = groups.iter().zip(used(&groups)).zip(&before);
     let cores: BTreeMap<_, _> = cores
         .map(|((group, after), before)| (group.name, rounded(after.seconds_since(before) / seconds)))
         .collect();
-    replayed.outcome.refusals = stand.refusals().await?.saturating_sub(replayed.refusals_before);
+    let (before, counts) = (replayed.before, stand.counts().await?);
+    replayed.outcome.refusals = counts.refusals.saturating_sub(before.refusals);
+    replayed.outcome.questions = counts.questions.saturating_sub(before.questions);
+    replayed.outcome.preemptions = counts.preemptions.saturating_sub(before.preemptions);
     stand.end().await?;
     Ok(live(&replayed, timer_lag_ms, cores))
 }

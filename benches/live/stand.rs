@@ -33,6 +33,7 @@ pub(crate) struct Stand {
     /// Where callers send their requests: to their own sidecars, or to the one router.
     pub(crate) doors: Vec<SocketAddr>,
     engines: Vec<Child>,
+    addresses: Vec<SocketAddr>,
     front: Front,
 }
 
@@ -73,7 +74,7 @@ impl Stand {
             doors.push(listening(&said, "outbound")?);
             callers.push(sidecar);
         }
-        let mut stand = Self { doors, engines, front: Front::Mesh { plane, servers, callers } };
+        let mut stand = Self { doors, engines, addresses, front: Front::Mesh { plane, servers, callers } };
         stand.is_ready().await?;
         Ok(stand)
     }
@@ -93,7 +94,7 @@ impl Stand {
         for request in [h1::get(at, rival.page()), rival::probe(at)] {
             until_answered(&mut router, at, &request).await?;
         }
-        Ok(Self { doors: vec![at], engines, front: Front::Router(router) })
+        Ok(Self { doors: vec![at], engines, addresses, front: Front::Router(router) })
     }
 
     async fn is_ready(&mut self) -> anyhow::Result<()> {
@@ -121,18 +122,20 @@ impl Stand {
         groups
     }
 
-    /// Refusals by the engines' sidecars so far.
+    /// What programs have counted so far.
     ///
     /// # Errors
     /// When one does not say.
-    pub(crate) async fn refusals(&self) -> anyhow::Result<u64> {
-        let Front::Mesh { servers, .. } = &self.front else { return Ok(0) };
-        let mut refusals = 0.0;
-        for sidecar in servers {
-            let page = Page::of(sidecar.admin).await?;
-            refusals += page.count("penstock_refusals_total", &["direction=\"inbound\""]);
-        }
-        Ok(refusals as u64)
+    pub(crate) async fn counts(&self) -> anyhow::Result<Counts> {
+        let (servers, callers) = match &self.front {
+            Front::Mesh { servers, callers, .. } => (admins(servers), admins(callers)),
+            Front::Router(_) => Default::default(),
+        };
+        Ok(Counts {
+            refusals: sum(&servers, "penstock_refusals_total", &["direction=\"inbound\""]).await?,
+            questions: sum(&callers, "penstock_load_questions_total", &[]).await?,
+            preemptions: sum(&self.addresses, "vllm:num_preemptions_total", &[]).await?,
+        })
     }
 
     /// Ends everything.
@@ -154,6 +157,29 @@ impl Stand {
         }
         Ok(())
     }
+}
+
+/// What is counted where it happens, and not seen by whoever sends requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// By the engines' sidecars.
+    pub(crate) refusals: u64,
+    /// Endpoints that callers' sidecars asked how they stand.
+    pub(crate) questions: u64,
+    /// Requests that engines sent back to their queues.
+    pub(crate) preemptions: u64,
+}
+
+fn admins(sidecars: &[Sidecar]) -> Vec<SocketAddr> {
+    sidecars.iter().map(|sidecar| sidecar.admin).collect()
+}
+
+async fn sum(pages: &[SocketAddr], name: &str, labels: &[&str]) -> anyhow::Result<u64> {
+    let mut sum = 0.0;
+    for page in pages {
+        sum += Page::of(*page).await?.count(name, labels);
+    }
+    Ok(sum as u64)
 }
 
 /// Programs take turns on the two cores; this one has its own beside them.
