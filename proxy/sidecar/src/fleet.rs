@@ -252,9 +252,19 @@ impl BackendState {
             .endpoints
             .iter()
             .take(SHOWN_MAX)
-            .map(|state| format!("{} {}", state.endpoint.id.address, state.probed.note()))
+            .map(|state| format!("{} {}", state.endpoint.id.address, self.absence_of(state)))
             .collect();
         format!("no endpoint is ready, of {count}: {}", notes.join("; "))
+    }
+
+    fn absence_of(&self, state: &EndpointState) -> String {
+        if self.readiness(state) != Belief::Ready {
+            state.probed.note()
+        } else if state.endpoint.attributes.weight == 0 {
+            "has the weight 0".to_owned()
+        } else {
+            "takes nothing new, since its sidecar shuts down".to_owned()
+        }
     }
 
     /// Why a request for this model goes nowhere, for the message of a 404.

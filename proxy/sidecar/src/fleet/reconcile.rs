@@ -109,6 +109,7 @@ mod tests {
     };
     use penstock_policy::health::{Belief, Seen};
     use penstock_policy::ledger::Shape;
+    use penstock_policy::pick::cost::{Report, Told};
     use penstock_policy::pick::{Considered, NoPick};
     use penstock_policy::resolution::{Bounds, Outcome};
     use penstock_policy::speed::Size;
@@ -237,6 +238,25 @@ mod tests {
         }
         assert_eq!(b.probed.observe(Seen::Refusal, "answered 503", &check), Some(Belief::Unready));
         assert_eq!(backend.pick(&[], &Needs::default(), drop).unwrap_err(), NoPick::NoEndpoints);
+    }
+
+    #[test]
+    fn why_nobody_is_there_is_told_of_each() {
+        let endpoints = [("10.0.0.1:80", "10.0.0.1:4743"), ("10.0.0.2:80", "10.0.0.2:4743")];
+        let mut parts = snapshot(&endpoints, Outside::default()).parts().clone();
+        let (_, last) = parts.endpoints.iter_mut().next_back().unwrap();
+        Arc::make_mut(last).attributes.weight = 0;
+        let fleet = Fleet::default().advance(Arc::new(Snapshot::assemble(parts)), &Names::new());
+        let backend = backend(&fleet);
+        let (report, calls) = (Report::default(), [None; 3]);
+        let told = Told { instance: 1, sequence: 1, draining: true, report, speed: None, calls };
+        backend.endpoints[0].told(told);
+        assert_eq!(backend.pick(&[], &Needs::default(), drop).unwrap_err(), NoPick::NoEndpoints);
+        assert_eq!(
+            backend.absence(),
+            "no endpoint is ready, of 2: 10.0.0.1:80 takes nothing new, since its sidecar shuts down; \
+             10.0.0.2:80 has the weight 0"
+        );
     }
 
     #[test]
