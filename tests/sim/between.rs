@@ -84,6 +84,11 @@ impl Between {
         lock(&self.seen).to_lose += 1;
     }
 
+    /// How many streams of reports were begun so far.
+    pub(crate) fn streams(&self) -> usize {
+        lock(&self.seen).streams
+    }
+
     /// From here on no report arrives, but for those in the heads of answers.
     pub(crate) fn mute(&self) {
         lock(&self.seen).is_mute = true;

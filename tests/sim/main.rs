@@ -14,6 +14,7 @@ mod calls;
 mod cuts;
 mod digests;
 mod exact;
+mod follows;
 mod leaves;
 mod load;
 mod meta;

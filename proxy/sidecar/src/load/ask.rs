@@ -31,11 +31,12 @@ pub async fn ask(pool: &Pool, backend: &BackendState, asked: &[&Arc<EndpointStat
 }
 
 async fn question(pool: &Pool, backend: &BackendState, state: &EndpointState) -> Option<()> {
-    let mut lease = pool.open(&Place::of_endpoint(backend, &state.endpoint))?;
+    let place = Place::of_endpoint(backend, &state.endpoint);
+    let mut lease = pool.open(&place)?;
     // It is no request, and must not keep requests out.
     lease.step_aside();
     let head = wire::question(Method::HEAD, state.endpoint.id.address);
-    let (response, _) = attempt::beside(lease, head, &Call::of_our_own()).await.ok()?;
+    let (response, _) = attempt::beside(pool, &place, lease, head, &Call::of_our_own()).await.ok()?;
     state.told(wire::read_load(response.headers())?);
     Some(())
 }

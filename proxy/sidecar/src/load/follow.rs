@@ -163,7 +163,8 @@ impl Way {
         let Some(lease) = self.lease().await? else { return Ok(()) };
         let mut head = wire::question(Method::GET, self.address);
         wire::write_interval(&mut head.headers, interval);
-        let (response, mut answer) = attempt::beside(lease, head, &Call::of_our_own()).await?;
+        let (response, mut answer) =
+            attempt::beside(&self.pool, &self.place, lease, head, &Call::of_our_own()).await?;
         if response.status() != StatusCode::OK {
             return Ok(());
         }

@@ -116,13 +116,24 @@ pub async fn attempt(
     }
 }
 
-/// Asks by way of a connection that is there.
+/// Asks by way of a connection to `place` that is there.
 ///
 /// # Errors
-/// When it is closing, or there is no answer.
-pub async fn beside(lease: Lease, head: Head, call: &Call) -> Result<(Response<()>, Answer), Failed> {
-    let sender = lease.sender().ready().await.map_err(|error| Failed::http2(&error, Sent::Nothing))?;
-    over_http2(sender, lease, Carrier::Mesh, head, call).await
+/// When it is closing, or there is no answer. One that is closing is given to nobody any more.
+pub async fn beside(
+    pool: &Pool,
+    place: &Place,
+    lease: Lease,
+    head: Head,
+    call: &Call,
+) -> Result<(Response<()>, Answer), Failed> {
+    match lease.sender().ready().await {
+        Ok(sender) => over_http2(sender, lease, place.carrier, head, call).await,
+        Err(error) => {
+            pool.discard(place, &lease);
+            Err(Failed::http2(&error, Sent::Nothing))
+        }
+    }
 }
 
 async fn over_http2(

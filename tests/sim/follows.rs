@@ -1,0 +1,71 @@
+//! How long a caller's sidecar listens to the sidecars of servers, and how it begins anew.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use penstock_tests::client::Version;
+use penstock_tests::documents::{self, Endpoint};
+use penstock_tests::engine::chat;
+use penstock_tests::memory::Listener;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::between::Between;
+use crate::caller::ask;
+use crate::world::{Plan, Transport, World, simulate};
+
+/// An endpoint of a Backend, with whoever stands in front of its sidecar.
+fn written(endpoint: &Endpoint, sidecar: Option<SocketAddr>, weight: u32) -> Value {
+    let address = endpoint.address;
+    json!({"address": address.ip(), "port": address.port(), "sidecar": sidecar, "weight": weight})
+}
+
+/// One engine that takes all requests, and one that takes none and is only listened to, with somebody before its sidecar.
+async fn world(seed: u64) -> (World, Between, SocketAddr) {
+    let plan = Plan::new(Transport::Memory, seed).caller("web");
+    let listener: Listener = plan.memory().listen_on(([127, 0, 0, 1], 0).into()).expect("a port");
+    let address = listener.address();
+    let plan = plan.serve("busy", "--noise 0").serve("quiet", "--noise 0").documents(move |served| {
+        let [(_, busy), (_, quiet)] = served else { panic!("two engines") };
+        let endpoints = json!([written(busy, busy.sidecar, 1), written(quiet, Some(address), 0)]);
+        vec![documents::backend("chat", &[]).with("default", true).with("endpoints", endpoints)]
+    });
+    let world = plan.start().await;
+    let between = Between::stand(listener, &world, "quiet");
+    (world, between, address)
+}
+
+/// One request each second.
+async fn requests(world: &World, count: usize) {
+    for _ in 0..count {
+        one(world, &[]).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn one(world: &World, fields: &[(&'static str, &'static str)]) {
+    let mut connection = world.connect("web", Version::Http2).await;
+    let body = chat("hi", json!({"max_tokens": 2}));
+    let mut request = connection.post("/v1/chat/completions", &body);
+    for (name, value) in fields {
+        request.headers_mut().insert(*name, value.parse().expect("a value"));
+    }
+    let seen = ask(&mut connection, request).await;
+    assert_eq!(seen.status, Some(200), "{seen}");
+}
+
+#[test]
+fn a_sidecar_that_has_come_back_is_listened_to_though_no_request_goes_there() {
+    simulate(Transport::Memory, async || {
+        let (world, between, address) = world(21).await;
+        requests(&world, 4).await;
+        assert_eq!(between.streams(), 1);
+        between.end().await;
+        let listener = world.memory.listen_on(address).expect("the same port");
+        let between = Between::stand(listener, &world, "quiet");
+        requests(&world, 8).await;
+        assert_eq!((between.streams(), world.engine("quiet").load().accepted), (1, 0));
+        between.end().await;
+        world.end().await;
+    });
+}
