@@ -57,6 +57,7 @@ struct Seen {
     to_lose: usize,
     is_mute: bool,
     is_deaf: bool,
+    is_silent: bool,
 }
 
 /// See the module.
@@ -92,6 +93,11 @@ impl Between {
     /// From here on no report arrives, but for those in the heads of answers.
     pub(crate) fn mute(&self) {
         lock(&self.seen).is_mute = true;
+    }
+
+    /// Whether who asks for a stream of reports gets no answer from here on. Each is counted among the streams.
+    pub(crate) fn silent(&self, is_silent: bool) {
+        lock(&self.seen).is_silent = is_silent;
     }
 
     /// From here on no question is answered.
@@ -147,7 +153,12 @@ async fn pass(
 ) -> hyper::Result<Response<UnsyncBoxBody<Bytes, hyper::Error>>> {
     let subscribes = request.headers().contains_key(wire::SUBSCRIBE);
     lock(&seen).cached.extend(believed(request.headers()));
-    let is_unheard = request.method() == Method::HEAD && lock(&seen).is_deaf;
+    let is_question = request.method() == Method::HEAD;
+    let (stream, is_unheard) = {
+        let mut seen = lock(&seen);
+        seen.streams += usize::from(subscribes && !is_question);
+        (seen.streams, if is_question { seen.is_deaf } else { subscribes && seen.is_silent })
+    };
     if is_unheard {
         return std::future::pending().await;
     }
@@ -155,11 +166,6 @@ async fn pass(
     if !subscribes {
         return Ok(answer.map(BodyExt::boxed_unsync));
     }
-    let stream = {
-        let mut seen = lock(&seen);
-        seen.streams += 1;
-        seen.streams
-    };
     let mut begun = BytesMut::new();
     Ok(answer.map(|body| {
         let told = body.map_frame(move |frame| match frame.into_data() {

@@ -35,12 +35,19 @@ async fn world(seed: u64) -> (World, Between, SocketAddr) {
     (world, between, address)
 }
 
-/// One request each second.
+/// One request each second. Between them nothing that a request holds is taken.
 async fn requests(world: &World, count: usize) {
     for _ in 0..count {
         one(world, &[]).await;
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_millis(500)).await;
+        assert!(world.is_quiet(), "{:?}", world.in_use());
+        sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Of how many endpoints the caller's sidecar knows how they stand.
+fn believed(world: &World) -> usize {
+    world.sidecar("web").vitals.believed().len()
 }
 
 async fn one(world: &World, fields: &[(&'static str, &'static str)]) {
@@ -65,6 +72,22 @@ fn a_sidecar_that_has_come_back_is_listened_to_though_no_request_goes_there() {
         let between = Between::stand(listener, &world, "quiet");
         requests(&world, 8).await;
         assert_eq!((between.streams(), world.engine("quiet").load().accepted), (1, 0));
+        between.end().await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn who_gets_no_answer_asks_again_and_takes_no_place_of_a_request_meanwhile() {
+    simulate(Transport::Memory, async || {
+        let (world, between, _) = world(22).await;
+        between.silent(true);
+        requests(&world, 8).await;
+        assert!((2..8).contains(&between.streams()), "{}", between.streams());
+        assert_eq!(believed(&world), 1);
+        between.silent(false);
+        requests(&world, 4).await;
+        assert_eq!(believed(&world), 2);
         between.end().await;
         world.end().await;
     });

@@ -160,15 +160,22 @@ impl Way {
     }
 
     async fn follow(&self, interval: Duration, state: &Weak<EndpointState>) -> Result<(), Failed> {
-        let Some(lease) = self.lease().await? else { return Ok(()) };
+        let Some(mut lease) = self.lease().await? else { return Ok(()) };
+        // It is no request, and must not keep requests out.
+        lease.step_aside();
         let mut head = wire::question(Method::GET, self.address);
         wire::write_interval(&mut head.headers, interval);
-        let (response, mut answer) =
-            attempt::beside(&self.pool, &self.place, lease, head, &Call::of_our_own()).await?;
+        let call = Call::of_our_own();
+        let answering = attempt::beside(&self.pool, &self.place, lease, head, &call);
+        // The head comes at once, unless the peer takes no more streams or has hung: this one is not worth waiting for.
+        let Ok(answered) = timeout(self.terms.connect_timeout, answering).await else {
+            tracing::debug!(address = %self.address, "a sidecar does not answer who wants to listen");
+            return Ok(());
+        };
+        let (response, mut answer) = answered?;
         if response.status() != StatusCode::OK {
             return Ok(());
         }
-        answer.step_aside();
         let mut bytes = BytesMut::new();
         loop {
             let Some(until) = state.upgrade().map(|state| state.wanted() + IDLE_MAX) else { return Ok(()) };

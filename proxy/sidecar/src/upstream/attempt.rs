@@ -268,13 +268,6 @@ impl Answer {
         }
     }
 
-    /// It is no request's answer: it takes no request's place on the connection.
-    pub fn step_aside(&mut self) {
-        if let Self::Http2 { lease, .. } = self {
-            lease.step_aside();
-        }
-    }
-
     /// Whether nothing follows what has been taken.
     pub fn is_over(&self) -> bool {
         match self {
