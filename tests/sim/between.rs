@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response};
@@ -51,6 +52,8 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 struct Seen {
     streams: usize,
+    /// How far apart their reports were asked to be.
+    intervals: Vec<Duration>,
     digests: Vec<Passed>,
     /// Of each request the tokens that its sender believed cached.
     cached: Vec<u64>,
@@ -88,6 +91,11 @@ impl Between {
     /// How many streams of reports were begun so far.
     pub(crate) fn streams(&self) -> usize {
         lock(&self.seen).streams
+    }
+
+    /// How far apart the reports of each were asked to be.
+    pub(crate) fn intervals(&self) -> Vec<Duration> {
+        lock(&self.seen).intervals.clone()
     }
 
     /// From here on no report arrives, but for those in the heads of answers.
@@ -156,7 +164,10 @@ async fn pass(
     let is_question = request.method() == Method::HEAD;
     let (stream, is_unheard) = {
         let mut seen = lock(&seen);
-        seen.streams += usize::from(subscribes && !is_question);
+        if subscribes && !is_question {
+            seen.streams += 1;
+            seen.intervals.push(wire::read_interval(request.headers()));
+        }
         (seen.streams, if is_question { seen.is_deaf } else { subscribes && seen.is_silent })
     };
     if is_unheard {

@@ -6,13 +6,16 @@ use std::time::Duration;
 use penstock_tests::client::Version;
 use penstock_tests::documents::{self, Endpoint};
 use penstock_tests::engine::chat;
-use penstock_tests::memory::Listener;
+use penstock_tests::memory::{Door, Listener};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::between::Between;
 use crate::caller::ask;
 use crate::world::{Plan, Transport, World, simulate};
+
+/// Whose requests go to the Backend with many endpoints.
+const MANY: &str = "x-many";
 
 /// An endpoint of a Backend, with whoever stands in front of its sidecar.
 fn written(endpoint: &Endpoint, sidecar: Option<SocketAddr>, weight: u32) -> Value {
@@ -88,6 +91,50 @@ fn who_gets_no_answer_asks_again_and_takes_no_place_of_a_request_meanwhile() {
         between.silent(false);
         requests(&world, 4).await;
         assert_eq!(believed(&world), 2);
+        between.end().await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_server_is_heard_less_often_while_many_others_are_listened_to() {
+    simulate(Transport::Memory, async || {
+        let plan = Plan::new(Transport::Memory, 23).caller("web");
+        let listener: Listener = plan.memory().listen_on(([127, 0, 0, 1], 0).into()).expect("a port");
+        let address = listener.address();
+        // Of a second Backend all endpoints but one are nowhere: they are listened to for as long as that takes to notice.
+        let nowhere: Vec<Value> = (1..60)
+            .map(|host| {
+                let [application, sidecar] =
+                    [80, 4743].map(|port| SocketAddr::from(([10, 0, 0, host], port)));
+                plan.memory().door(sidecar, Door::Hole);
+                written(&Endpoint { address: application, sidecar: None }, Some(sidecar), 0)
+            })
+            .collect();
+        let plan = plan.serve("one", "--noise 0").serve("many", "--noise 0").documents(move |served| {
+            let [(_, one), (_, many)] = served else { panic!("two engines") };
+            let one = json!([written(one, Some(address), 1)]);
+            let mut all = vec![written(many, many.sidecar, 1)];
+            all.extend(nowhere.clone());
+            let headers = json!([{"headers": [{"name": MANY, "value": "yes"}]}]);
+            let to = |name: &str| json!([documents::reference(name)]);
+            let rules = json!([{"matches": headers, "backendRefs": to("many")}, {"backendRefs": to("one")}]);
+            vec![
+                documents::backend("one", &[]).with("default", true).with("endpoints", one),
+                documents::backend("many", &[]).with("endpoints", all),
+                documents::route("one", &rules),
+            ]
+        });
+        let world = plan.start().await;
+        let between = Between::stand(listener, &world, "one");
+        requests(&world, 12).await;
+        assert_eq!(between.intervals().len(), 1, "{:?}", between.intervals());
+        one(&world, &[(MANY, "yes")]).await;
+        one(&world, &[]).await;
+        requests(&world, 30).await;
+        let asked: Vec<u128> = between.intervals().iter().map(Duration::as_millis).collect();
+        // 61 of them, and then two.
+        assert_eq!(asked, [2, 122, 4]);
         between.end().await;
         world.end().await;
     });

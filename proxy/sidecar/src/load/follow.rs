@@ -5,7 +5,8 @@
 //! is opened again with the next request. An endpoint that no request has a connection to gets one after a moment, drawn so that not all
 //! are dialled at once.
 //!
-//! Whoever listens to many asks each for fewer reports, so that all together are about [`REPORTS_PER_SECOND`].
+//! Whoever listens to many asks each for fewer reports, so that all together are about [`REPORTS_PER_SECOND`]. How many they are changes
+//! while a stream is open: one that was asked for at a pace that has become a wrong one is begun anew.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::wire;
+use super::{push, wire};
 use crate::fleet::{BackendState, EndpointState};
 use crate::tasks::Tasks;
 use crate::upstream::attempt::{self, Failed, Part};
@@ -34,6 +35,8 @@ const DIAL_AFTER_MAX: Duration = Duration::from_secs(1);
 const REPORTS_PER_SECOND: u32 = 500;
 /// Most streams that reports may share a connection with; it is none of requests' places.
 const STREAMS_MAX: u32 = u32::MAX;
+/// A stream is not begun anew at another pace before it is so old: each begins with all that is cached.
+const PACE_KEPT_MIN: Duration = Duration::from_secs(10);
 /// After a stream that broke, or was refused, the next one is not opened sooner than this.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -91,10 +94,10 @@ impl Follower {
             place: Place::of_endpoint(backend, &state.endpoint),
             terms: Terms { connect_timeout: backend.policy.connect_timeout, streams_max: STREAMS_MAX },
             address: state.endpoint.id.address,
+            followed: Arc::clone(&self.followed),
         };
-        let interval = interval(self.followed.load(Ordering::Relaxed));
         self.tasks.spawn("load reports", async move {
-            if let Err(failed) = way.follow(interval, &following.state).await {
+            if let Err(failed) = way.follow(&following.state).await {
                 tracing::debug!(address = %way.address, error = failed.message, "reports have ended");
             }
             sleep(PAUSE).await;
@@ -106,6 +109,21 @@ impl Follower {
 /// Shortest time between reports to ask for, where so many are followed.
 fn interval(followed: u32) -> Duration {
     Duration::from_secs(1) * followed / REPORTS_PER_SECOND
+}
+
+/// Whether reports asked for at one interval come far too often, or too seldom, where another one is due.
+fn is_off_pace(asked: Duration, due: Duration) -> bool {
+    let [asked, due] = [asked, due].map(|interval| interval.max(push::INTERVAL_MIN));
+    due >= asked * 2 || asked >= due * 2
+}
+
+/// How a stream of reports has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Nobody needs to know any more, or the other side has ended it.
+    Over,
+    /// It has become too fast or too slow.
+    OffPace,
 }
 
 /// What comes of a part of the stream.
@@ -144,6 +162,8 @@ struct Way {
     place: Place,
     terms: Terms,
     address: SocketAddr,
+    /// How many are followed, this one included.
+    followed: Arc<AtomicU32>,
 }
 
 impl Way {
@@ -159,28 +179,41 @@ impl Way {
         })
     }
 
-    async fn follow(&self, interval: Duration, state: &Weak<EndpointState>) -> Result<(), Failed> {
-        let Some(mut lease) = self.lease().await? else { return Ok(()) };
+    fn interval(&self) -> Duration {
+        interval(self.followed.load(Ordering::Relaxed))
+    }
+
+    async fn follow(&self, state: &Weak<EndpointState>) -> Result<(), Failed> {
+        while self.listen(state).await? == Ended::OffPace {}
+        Ok(())
+    }
+
+    /// One stream of reports, to its end.
+    async fn listen(&self, state: &Weak<EndpointState>) -> Result<Ended, Failed> {
+        let Some(mut lease) = self.lease().await? else { return Ok(Ended::Over) };
         // It is no request, and must not keep requests out.
         lease.step_aside();
+        let (begun, asked) = (clock::now(), self.interval());
         let mut head = wire::question(Method::GET, self.address);
-        wire::write_interval(&mut head.headers, interval);
+        wire::write_interval(&mut head.headers, asked);
         let call = Call::of_our_own();
         let answering = attempt::beside(&self.pool, &self.place, lease, head, &call);
         // The head comes at once, unless the peer takes no more streams or has hung: this one is not worth waiting for.
         let Ok(answered) = timeout(self.terms.connect_timeout, answering).await else {
             tracing::debug!(address = %self.address, "a sidecar does not answer who wants to listen");
-            return Ok(());
+            return Ok(Ended::Over);
         };
         let (response, mut answer) = answered?;
         if response.status() != StatusCode::OK {
-            return Ok(());
+            return Ok(Ended::Over);
         }
         let mut bytes = BytesMut::new();
         loop {
-            let Some(until) = state.upgrade().map(|state| state.wanted() + IDLE_MAX) else { return Ok(()) };
+            let Some(until) = state.upgrade().map(|state| state.wanted() + IDLE_MAX) else {
+                return Ok(Ended::Over);
+            };
             if until <= clock::now() {
-                return Ok(());
+                return Ok(Ended::Over);
             }
             tokio::select! {
                 biased;
@@ -189,16 +222,20 @@ impl Way {
                         bytes.extend_from_slice(&more);
                         while let Some(part) = wire::read_report(&bytes) {
                             bytes.advance(part.bytes);
-                            let Some(state) = state.upgrade() else { return Ok(()) };
+                            let Some(state) = state.upgrade() else { return Ok(Ended::Over) };
                             if take(part, &state, self.address) == Then::BeginAnew {
-                                return Ok(());
+                                return Ok(Ended::Over);
                             }
                         }
                         if is_last || bytes.len() > wire::REPORT_BYTES_MAX {
-                            return Ok(());
+                            return Ok(Ended::Over);
+                        }
+                        let is_old = clock::now().since(begun) >= PACE_KEPT_MIN;
+                        if is_old && is_off_pace(asked, self.interval()) {
+                            return Ok(Ended::OffPace);
                         }
                     }
-                    Part::End(_) => return Ok(()),
+                    Part::End(_) => return Ok(Ended::Over),
                 },
                 () = sleep_until(clock::instant(until)) => {}
             }
@@ -214,6 +251,25 @@ mod tests {
     fn whoever_listens_to_many_hears_each_less_often() {
         for (followed, expected_ms) in [(0, 0), (1, 2), (8, 16), (64, 128), (800, 1_600)] {
             assert_eq!(interval(followed), Duration::from_millis(expected_ms), "{followed}");
+        }
+    }
+
+    #[test]
+    fn a_pace_is_kept_until_it_is_twice_or_half_of_what_is_due() {
+        for (asked_ms, due_ms, expected) in [
+            (2, 2, false),
+            // Nobody is told more often than every 50 ms.
+            (2, 99, false),
+            (2, 100, true),
+            (99, 0, false),
+            (100, 0, true),
+            (300, 599, false),
+            (300, 600, true),
+            (300, 151, false),
+            (300, 150, true),
+        ] {
+            let [asked, due] = [asked_ms, due_ms].map(Duration::from_millis);
+            assert_eq!(is_off_pace(asked, due), expected, "{asked_ms} {due_ms}");
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::listen::conn::Direction;
 use crate::{clock, seed};
 
 /// Shortest time between two reports to one sidecar.
-const INTERVAL_MIN: Duration = Duration::from_millis(50);
+pub const INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// Reports that one sidecar sends in a second at most, but for those of a drain: with 1,000 who are told, each costs 40 to 50 us, the
 /// connection's share included (`make bench-idle`), and all together are to take less than a twentieth of a core.
 const REPORTS_PER_SECOND: u32 = 1_000;
