@@ -104,6 +104,8 @@ impl Telemetry {
 
 #[cfg(test)]
 mod tests {
+    use penstock_model::names::BackendId;
+
     use super::*;
 
     const REQUEST: Entry<'static> = Entry {
@@ -142,6 +144,39 @@ mod tests {
         cached_tokens: None,
         reasoning_tokens: None,
     };
+
+    /// Series of a page that tell of a Backend in this direction.
+    fn series_of(page: &str, direction: &str) -> usize {
+        let direction = format!("direction=\"{direction}\"");
+        let lines = page.lines().filter(|line| line.contains("backend_name=\"") && line.contains(&direction));
+        // A histogram is one series for each bucket.
+        lines.filter(|line| !line.contains("_bucket{")).count()
+    }
+
+    #[test]
+    fn names_that_peers_give_a_backend_leave_a_bounded_number_of_series() {
+        let telemetry = Telemetry::new(&AccessLog::Off).unwrap();
+        let page = || String::from_utf8(telemetry.metrics.text().unwrap()).unwrap();
+        let ask = |direction: &'static str, number: usize| {
+            let backend = BackendId::new(format!("team-{number}"), "chat");
+            telemetry.request_ended(&Entry { direction, backend: Some(&backend), ..REQUEST });
+            telemetry.metrics.gaps_of(direction, Some(&backend), None).observe(0.1);
+            telemetry.metrics.refused(direction, Some(&backend), "late");
+        };
+        (0..200).for_each(|number| ask("inbound", number));
+        let before = series_of(&page(), "inbound");
+        (0..1_000).for_each(|number| ask("inbound", number));
+        let text = page();
+        let of_others = before / 200;
+        assert_eq!(series_of(&text, "inbound"), before + of_others);
+        let others =
+            "backend_name=\"other\",backend_namespace=\"other\",direction=\"inbound\",reason=\"late\"";
+        assert!(text.contains(&format!("penstock_refusals_total{{{others}}} 800\n")), "{others}");
+        assert!(text.contains("backend_namespace=\"team-199\"") && !text.contains("team-200"));
+        // Our own are as many as are configured, whatever peers say.
+        (0..300).for_each(|number| ask("outbound", number));
+        assert_eq!(series_of(&page(), "outbound"), 300 * of_others);
+    }
 
     #[test]
     fn no_line_is_lost_while_the_access_log_moves() {

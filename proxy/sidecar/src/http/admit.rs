@@ -97,9 +97,7 @@ fn refusal(exchange: &mut Exchange, refused: Refused) -> Failure {
     let reason = refused.refusal.as_str();
     exchange.refusal = Some(refused);
     let backend = exchange.chosen.as_ref().and_then(|chosen| chosen.backend.as_ref());
-    let (namespace, name) = backend.map_or(("", ""), |id| (&*id.0.namespace, &*id.0.name));
-    let labels = ["inbound", namespace, name, reason];
-    exchange.shared.telemetry.metrics.refusals.with_label_values(&labels).inc();
+    exchange.shared.telemetry.metrics.refused("inbound", backend, reason);
     let message = format!(
         "{}; the first token would take {:.0} ms here",
         refused.refusal.why(),

@@ -28,6 +28,9 @@ use crate::upstream::attempt::{Head, WEBSOCKET};
 use crate::upstream::call::{Call, Failure, Promise, Target, Upgrade};
 use crate::upstream::upload::{self, Upload};
 
+/// Bytes of a Backend's namespace, and of its name, as another sidecar tells them: what Kubernetes allows.
+const NAME_BYTES_MAX: usize = 253;
+
 /// Notes what was asked and opens the account.
 pub(super) fn open_account(caller: &mut Caller, exchange: &mut Exchange) {
     let arrival = Arc::clone(caller.arrival());
@@ -350,10 +353,31 @@ fn host_and_port(authority: &str) -> (String, Option<u16>) {
 
 fn backend_of(fields: &HeaderMap) -> Option<BackendId> {
     let (namespace, name) = headers::text(fields, &BACKEND)?.split_once('/')?;
-    (!namespace.is_empty() && !name.is_empty() && name.len() <= 253).then(|| BackendId::new(namespace, name))
+    let is_name = |part: &str| (1..=NAME_BYTES_MAX).contains(&part.len());
+    (is_name(namespace) && is_name(name)).then(|| BackendId::new(namespace, name))
 }
 
 fn arrival_of(fields: &HeaderMap) -> RetryArrival {
     let retries = fields.get(SDK_RETRIES).map(HeaderValue::as_bytes);
     if retries.is_some_and(|count| count != b"0") { RetryArrival::Repeat } else { RetryArrival::First }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_has_the_name_that_another_sidecar_gives_it_unless_that_is_absurd() {
+        let read = |text: &str| {
+            let named = backend_of(&HeaderMap::from_iter([(BACKEND, HeaderValue::from_str(text).unwrap())]));
+            named.map(|id| id.to_string())
+        };
+        let long = "n".repeat(NAME_BYTES_MAX);
+        for text in ["default/chat".to_owned(), format!("{long}/{long}")] {
+            assert_eq!(read(&text), Some(text));
+        }
+        for text in ["chat", "/chat", "default/", &format!("{long}n/chat"), &format!("default/{long}n")] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Every metric of the sidecar: name, unit, labels, buckets. No `prometheus` type leaves `telemetry`.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
@@ -10,6 +11,7 @@ use prometheus::{
 };
 
 use super::access_log::Entry;
+use crate::listen::conn::Direction;
 
 /// Labels of every metric about requests, in this order.
 const REQUEST_LABELS: [&str; 15] = [
@@ -29,8 +31,12 @@ const REQUEST_LABELS: [&str; 15] = [
     "tls",
     "streaming",
 ];
-/// Distinct models that get a label of their own; the rest are `other`.
+/// Distinct models that get a label of their own; the rest are [`OTHER`].
 const MODELS_MAX: usize = 200;
+/// The same of Backends as sidecars of callers name them.
+const PEER_BACKENDS_MAX: usize = 200;
+/// The label of what gets none of its own.
+const OTHER: &str = "other";
 
 /// vLLM's buckets for the time to first token, a superset of OpenTelemetry's.
 const FIRST_TOKEN_SECONDS: [f64; 22] = [
@@ -76,15 +82,15 @@ pub struct Metrics {
     tokens: IntCounterVec,
     request_body: HistogramVec,
     response_body: HistogramVec,
-    models: Mutex<BTreeSet<String>>,
+    models: First<String>,
+    peer_backends: First<BackendId>,
+    refusals: IntCounterVec,
     /// Requests that have begun and not ended, by direction.
     pub inflight: IntGaugeVec,
     /// Attempts after the first, by reason and outcome.
     pub retries: IntCounterVec,
     /// Endpoints picked, by the reason for the choice.
     pub picks: IntCounterVec,
-    /// Requests that a model server's sidecar did not let in, by reason: at that sidecar, and at those of callers.
-    pub refusals: IntCounterVec,
     /// Endpoints asked how they stand.
     pub load_questions: IntCounterVec,
     /// Requests that waited at the door of a model server.
@@ -220,7 +226,8 @@ impl Metrics {
                 &["direction", "dialect"],
                 &BODY_BYTES,
             )?,
-            models: Mutex::default(),
+            models: First::of(MODELS_MAX),
+            peer_backends: First::of(PEER_BACKENDS_MAX),
             inflight: declare.int_gauges(
                 "penstock_inflight_requests",
                 "Requests that have begun and not ended.",
@@ -406,15 +413,22 @@ impl Metrics {
         backend: Option<&BackendId>,
         model: Option<&str>,
     ) -> Histogram {
-        let (namespace, name) = backend.map(|id| (&*id.0.namespace, &*id.0.name)).unwrap_or_default();
+        let [namespace, name] = self.backend_labels(direction, backend);
         let model = self.model_label(model);
-        self.inter_token.with_label_values(&[direction, namespace, name, &model])
+        self.inter_token.with_label_values(&[direction, namespace, name, model])
+    }
+
+    /// Counts a request that a model server's sidecar did not let in: at that sidecar, and at that of its caller.
+    pub fn refused(&self, direction: &'static str, backend: Option<&BackendId>, reason: &str) {
+        let [namespace, name] = self.backend_labels(direction, backend);
+        self.refusals.with_label_values(&[direction, namespace, name, reason]).inc();
     }
 
     /// Counts one request.
     pub fn request_ended(&self, entry: &Entry<'_>) {
         let model = self.model_label(entry.model);
-        let labels = request_labels(entry, &model);
+        let backend = self.backend_labels(entry.direction, entry.backend);
+        let labels = request_labels(entry, backend, model);
         fn with<'a>(labels: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
             [labels, more].concat()
         }
@@ -423,7 +437,7 @@ impl Metrics {
         let grpc_status = match entry.grpc_status {
             None => String::new(),
             Some(code @ 0..=16) => code.to_string(),
-            Some(_) => "other".to_owned(), // an application may send any number
+            Some(_) => OTHER.to_owned(), // an application may send any number
         };
         let error = entry.error.unwrap_or_default();
         self.requests
@@ -458,21 +472,45 @@ impl Metrics {
     }
 
     /// Callers choose model names, so the label is bounded.
-    fn model_label(&self, model: Option<&str>) -> String {
-        let Some(model) = model else { return String::new() };
-        let mut models = self.models.lock();
-        if models.contains(model) {
-            return model.to_owned();
-        }
-        if models.len() >= MODELS_MAX {
-            return "other".to_owned();
-        }
-        models.insert(model.to_owned());
-        model.to_owned()
+    fn model_label<'a>(&self, model: Option<&'a str>) -> &'a str {
+        model.map_or("", |model| if self.models.have(model) { model } else { OTHER })
+    }
+
+    /// Namespace and name of a Backend. Sidecars of callers choose what they call it, so those labels are bounded.
+    fn backend_labels<'a>(&self, direction: &str, backend: Option<&'a BackendId>) -> [&'a str; 2] {
+        let Some(id) = backend else { return [""; 2] };
+        let is_ours = direction == Direction::Outbound.as_str();
+        if is_ours || self.peer_backends.have(id) { [&*id.0.namespace, &*id.0.name] } else { [OTHER; 2] }
     }
 }
 
-fn request_labels<'a>(entry: &Entry<'a>, model: &'a str) -> [&'a str; REQUEST_LABELS.len()] {
+/// The first few of what others name: what comes later is not kept, so that nobody can fill the memory with names.
+#[derive(Debug)]
+struct First<T> {
+    named: Mutex<BTreeSet<T>>,
+    most: usize,
+}
+
+impl<T: Ord> First<T> {
+    fn of(most: usize) -> Self {
+        Self { named: Mutex::default(), most }
+    }
+
+    /// Whether this is one of them, perhaps from here on.
+    fn have<Q: Ord + ToOwned<Owned = T> + ?Sized>(&self, name: &Q) -> bool
+    where
+        T: Borrow<Q>,
+    {
+        let mut named = self.named.lock();
+        named.contains(name) || named.len() < self.most && named.insert(name.to_owned())
+    }
+}
+
+fn request_labels<'a>(
+    entry: &Entry<'a>,
+    [backend_namespace, backend_name]: [&'a str; 2],
+    model: &'a str,
+) -> [&'a str; REQUEST_LABELS.len()] {
     let (parent_kind, parent_namespace, parent_name) = entry.parent.map_or(("", "", ""), |parent| {
         let kind = match parent.kind {
             ParentKind::Service => "Service",
@@ -482,8 +520,7 @@ fn request_labels<'a>(entry: &Entry<'a>, model: &'a str) -> [&'a str; REQUEST_LA
     });
     let (route_kind, route_namespace, route_name, rule) =
         entry.route.map_or(("", "", "", ""), |(id, rule)| ("HTTPRoute", &*id.0.namespace, &*id.0.name, rule));
-    let (backend_kind, backend_namespace, backend_name) =
-        entry.backend.map_or(("", "", ""), |id| ("Backend", &*id.0.namespace, &*id.0.name));
+    let backend_kind = if entry.backend.is_some() { "Backend" } else { "" };
     let streaming = if entry.streaming { "true" } else { "false" };
     [
         entry.direction,

@@ -397,10 +397,10 @@ impl LogicalRequest {
         let (reason, first_token_ms) = wire::read_refusal(response.headers()).unwrap_or_default();
         let mut whose = String::new();
         if let Target::Backend(state) = &self.call.target {
-            let id = &state.backend.id.0;
-            whose = format!("Backend {}: ", state.backend.id);
-            let labels = ["outbound", &*id.namespace, &*id.name, reason.map_or("other", Refusal::as_str)];
-            self.means.telemetry.metrics.refusals.with_label_values(&labels).inc();
+            let id = &state.backend.id;
+            whose = format!("Backend {id}: ");
+            let reason = reason.map_or("other", Refusal::as_str);
+            self.means.telemetry.metrics.refused("outbound", Some(id), reason);
         }
         let after = first_token_ms.map(|ms| Duration::from_millis(ms.into()).min(RETRY_AFTER_MAX));
         let when = after.map_or_else(String::new, |after| {
