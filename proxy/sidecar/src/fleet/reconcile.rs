@@ -1,8 +1,9 @@
 //! From one snapshot, or one answer of the DNS, to the next: the only place where endpoint states begin and end.
 //!
-//! An endpoint that is the same in both keeps its state, with the requests that are in flight there. One that has changed its sidecar
-//! is another endpoint. Whether it is written or is an address of a name makes no difference. A new endpoint that is probed waits for
-//! its first success; one that has served without probes is believed until the first of them say otherwise.
+//! An endpoint that is the same in both keeps its state, with the requests that are in flight there. One that has changed its sidecar, or
+//! whose sidecar must have another identity, is another endpoint: what the former one says must steer nothing any more. Whether it is
+//! written or is an address of a name makes no difference. A new endpoint that is probed waits for its first success; one that has served
+//! without probes is believed until the first of them say otherwise.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -81,7 +82,8 @@ fn next_endpoint(
     let kept = before.and_then(|before| {
         let found = before.endpoints.binary_search_by(|kept| kept.endpoint.id.cmp(&endpoint.id));
         let kept = before.endpoints.get(found.ok()?).filter(|kept| kept.endpoint == endpoint)?;
-        Some((before, kept))
+        let is_same_peer = endpoint.sidecar.is_none() || before.backend.identity == state.backend.identity;
+        is_same_peer.then_some((before, kept))
     });
     let Some((before, kept)) = kept else { return EndpointState::new(endpoint) };
     if state.health_check_of(&endpoint).is_some() && before.health_check_of(&endpoint).is_none() {
@@ -167,6 +169,27 @@ mod tests {
         assert_eq!(next.endpoints[0].in_flight(), 8);
         drop(tickets);
         assert_eq!(next.endpoints[0].in_flight(), 0);
+    }
+
+    #[test]
+    fn a_sidecar_that_must_have_another_identity_is_another_endpoint() {
+        let required = |identity: &str| {
+            let endpoints = [("10.0.0.1:80", "10.0.0.1:4743"), ("10.0.0.2:80", "")];
+            let mut parts = snapshot(&endpoints, Outside::default()).parts().clone();
+            for backend in parts.backends.values_mut() {
+                Arc::make_mut(backend).identity = Some(identity.into());
+            }
+            Arc::new(Snapshot::assemble(parts))
+        };
+        let first = Fleet::default().advance(required("spiffe://cluster.local/a"), &Names::new());
+        let same = first.advance(required("spiffe://cluster.local/a"), &Names::new());
+        let other = same.advance(required("spiffe://cluster.local/b"), &Names::new());
+        let kept = |before: &Fleet, after: &Fleet| {
+            let pairs = backend(before).endpoints.iter().zip(&backend(after).endpoints);
+            pairs.map(|(before, after)| Arc::ptr_eq(before, after)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&first, &same), [true, true]);
+        assert_eq!(kept(&same, &other), [false, true], "nobody asks an endpoint without a sidecar who it is");
     }
 
     #[test]
