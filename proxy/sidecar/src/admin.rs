@@ -21,6 +21,7 @@ use crate::clock;
 use crate::http::Shared;
 use crate::identity::Identity;
 use crate::lifecycle::Readiness;
+use crate::listen;
 use crate::load::engines::Engine;
 use crate::network::Accept;
 use crate::sync::Sync;
@@ -44,13 +45,7 @@ impl Admin {
     /// Serves the pages until `stop` turns true.
     pub async fn run(self, mut socket: Box<dyn Accept>, tasks: Tasks, mut stop: watch::Receiver<bool>) {
         let admin = Arc::new(self);
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => return,
-                accepted = socket.accept() => accepted,
-            };
-            let Ok(accepted) = accepted else { continue };
+        while let Some(accepted) = listen::next(&mut *socket, "admin", &mut stop).await {
             let admin = Arc::clone(&admin);
             tasks.spawn("admin connection", async move {
                 let service = service_fn(move |request: Request<Incoming>| {

@@ -74,6 +74,31 @@ pub async fn bind(network: &dyn Network, what: &str, address: SocketAddr) -> any
     bound.with_context(|| format!("the {what} listener cannot be bound to {address}"))
 }
 
+/// The next connection to the listener `name`; `None` when `stop` turns true. A socket that fails is asked again after a pause, and each
+/// time it is told.
+pub async fn next(
+    socket: &mut dyn Accept,
+    name: &'static str,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<Accepted> {
+    let accepting = async {
+        loop {
+            match socket.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, listener = name, "a connection cannot be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => None,
+        accepted = accepting => Some(accepted),
+    }
+}
+
 /// Counts one open connection.
 struct Open {
     count: Arc<AtomicUsize>,
@@ -94,28 +119,17 @@ impl Listener {
     pub async fn run(self, mut socket: Box<dyn Accept>, mut stop: watch::Receiver<bool>) {
         let listener = Arc::new(self);
         let count = Arc::new(AtomicUsize::new(0));
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => return,
-                accepted = socket.accept() => accepted,
-            };
-            match accepted {
-                Ok(accepted) => match listener.admit(&count) {
-                    Some(open) => {
-                        let listener = Arc::clone(&listener);
-                        let stop = stop.clone();
-                        listener.tasks.clone().spawn("connection", async move {
-                            let _open = open;
-                            listener.serve(accepted, stop).await;
-                        });
-                    }
-                    None => listener.refused("connections_max"),
-                },
-                Err(error) => {
-                    tracing::warn!(%error, direction = listener.direction.as_str(), "a connection cannot be accepted");
-                    sleep(ACCEPT_PAUSE).await;
+        while let Some(accepted) = next(&mut *socket, listener.direction.as_str(), &mut stop).await {
+            match listener.admit(&count) {
+                Some(open) => {
+                    let listener = Arc::clone(&listener);
+                    let stop = stop.clone();
+                    listener.tasks.clone().spawn("connection", async move {
+                        let _open = open;
+                        listener.serve(accepted, stop).await;
+                    });
                 }
+                None => listener.refused("connections_max"),
             }
         }
     }
@@ -267,5 +281,42 @@ async fn read_first(stream: &mut Box<dyn Wire>) -> std::io::Result<(Bytes, First
         if first != First::More || stream.read_buf(&mut bytes).await? == 0 {
             return Ok((bytes.freeze(), first));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+
+    /// A socket for which there are no descriptors.
+    #[derive(Debug, Default)]
+    struct Exhausted {
+        asked: u32,
+    }
+
+    impl Accept for Exhausted {
+        fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
+            self.asked += 1;
+            assert!(self.asked < 1_000, "it spins");
+            Box::pin(async { Err(io::Error::other("no descriptors")) })
+        }
+
+        fn local(&self) -> io::Result<SocketAddr> {
+            Err(io::ErrorKind::NotConnected.into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_fails_is_asked_again_after_a_pause_until_it_is_told_to_stop() {
+        let (stopping, mut stop) = watch::channel(false);
+        let mut socket = Exhausted::default();
+        let accepted = timeout(Duration::from_secs(1), next(&mut socket, "admin", &mut stop)).await;
+        assert!(accepted.is_err() && (9..=11).contains(&socket.asked), "asked {} times", socket.asked);
+        stopping.send_replace(true);
+        assert!(next(&mut socket, "admin", &mut stop).await.is_none());
     }
 }
