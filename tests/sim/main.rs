@@ -13,6 +13,7 @@ mod caller;
 mod calls;
 mod cuts;
 mod digests;
+mod drains;
 mod exact;
 mod follows;
 mod leaves;

@@ -338,6 +338,13 @@ impl World {
         self.sidecars.iter().find(|sidecar| sidecar.name == name).expect("a sidecar of that name")
     }
 
+    /// Stops the sidecar of this workload, and gives how its drain ended.
+    pub(crate) async fn stop(&mut self, name: &str) -> Drained {
+        let place = self.sidecars.iter().position(|sidecar| sidecar.name == name).expect("a sidecar");
+        let Sidecar { running, .. } = self.sidecars.remove(place);
+        running.end().await
+    }
+
     /// The model server of this name.
     pub(crate) fn engine(&self, name: &str) -> &Server {
         &self.engines.iter().find(|(known, _)| known == name).expect("an engine of that name").1

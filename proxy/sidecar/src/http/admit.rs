@@ -60,9 +60,9 @@ pub(super) async fn let_in(
         Ok(Offered::In(stay)) => Ok(stay),
         // On the heap: it is rare, and an open stream must not hold its room.
         Ok(Offered::Waits(waiting)) => {
-            let passed = Box::pin(wait(caller, exchange, waiting)).await?;
+            let passed = Box::pin(wait(caller, exchange, waiting)).await;
             exchange.waited = Some(clock::now().since(now));
-            passed
+            passed?
         }
         Err(refused) => Err(refused),
     };
@@ -75,20 +75,26 @@ pub(super) async fn let_in(
     }
 }
 
-/// Until it is let in or refused, or its caller leaves.
+/// Until it is let in or refused, or its caller leaves. Who waits while the sidecar drains goes elsewhere at once: nothing was done for it
+/// yet, and at the end of the drain it would be cut with all that it has waited for.
 async fn wait(
     caller: &mut Caller,
     exchange: &Exchange,
     waiting: Waiting,
-) -> Result<Result<Stay, Refused>, CallerError> {
+) -> Result<Result<Stay, Refused>, Stop> {
     exchange.shared.telemetry.metrics.door_waits.inc();
+    let mut draining = exchange.shared.draining.clone();
     tokio::select! {
         biased;
         passed = waiting.end() => Ok(passed),
-        gone = caller.body_or_gone(false) => Err(match gone {
+        gone = caller.body_or_gone(false) => Err(Stop::Caller(match gone {
             Err(gone) => gone,
             Ok(_) => CallerError::Gone("the client went on without an answer".to_owned()),
-        }),
+        })),
+        Ok(_) = draining.wait_for(|draining| *draining) => {
+            let message = "the sidecar is shutting down, and the request waited to be let in";
+            Err(Stop::Refused(Failure::new(ErrorCode::Draining, message)))
+        }
     }
 }
 
