@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use penstock_tests::client::{self, Connection, Raw, Version, empty};
-use penstock_tests::documents::{backend, policy, reference, route};
+use penstock_tests::documents::{backend, model_rule, policy, reference, route};
 use penstock_tests::engine::chat;
 use penstock_tests::load::Load;
 use penstock_tests::mesh::{Mesh, Served};
@@ -139,6 +139,24 @@ async fn what_runs_at_the_deadline_ends_with_an_error_and_the_exit_code_says_so(
         chat.sidecar.idle().await;
     }
     assert_eq!(chat.engine.count("aborted_requests").await, 2);
+}
+
+#[tokio::test]
+async fn a_request_whose_model_is_still_looked_for_at_the_deadline_is_told_why_it_ends() {
+    let mesh = Mesh::start().await;
+    let chat = mesh.serve("chat", "--noise 0").await;
+    let mut web = mesh.caller_with("web", json!({"drain": {"deadline": "500ms"}})).await;
+    let rules = json!([model_rule("penstock-small", "chat")]);
+    let documents = [backend("chat", &[chat.endpoint()]).with("default", true), route("chat", &rules)];
+    mesh.publish(&documents, &[&chat.sidecar, &web]).await;
+    let mut raw = Raw::open(web.outbound()).await;
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: chat\r\ncontent-type: application/json\r\n";
+    raw.send(format!("{head}content-length: 1000\r\n\r\n{{\"messages\":")).await;
+    web.metric_is("penstock_inflight_requests", &[("direction", "outbound")], 1.0).await;
+    web.program.terminate();
+    let told = raw.read_to_end().await;
+    assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("x-penstock-error: draining"), "{told:?}");
+    assert_eq!(web.program.ended().await.code(), Some(3));
 }
 
 #[tokio::test]

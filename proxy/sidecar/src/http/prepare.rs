@@ -26,6 +26,7 @@ use crate::listen::conn::Direction;
 use crate::live::Source;
 use crate::upstream::attempt::{Head, WEBSOCKET};
 use crate::upstream::call::{Call, Failure, Promise, Target, Upgrade};
+use crate::upstream::session;
 use crate::upstream::upload::{self, Upload};
 
 /// Bytes of a Backend's namespace, and of its name, as another sidecar tells them: what Kubernetes allows.
@@ -143,7 +144,13 @@ pub(super) async fn choose_backend(caller: &mut Caller, exchange: &mut Exchange)
 async fn hold_for_model(caller: &mut Caller, exchange: &mut Exchange, parent: &ParentId) -> Result<(), Stop> {
     exchange.is_model_decisive = true;
     invite_body(caller).await?;
-    match inspect::hold_until_model_known(caller, exchange, parent).await? {
+    let over = session::is_over(exchange.shared.means.over.clone());
+    let held = tokio::select! {
+        biased;
+        held = inspect::hold_until_model_known(caller, exchange, parent) => held?,
+        () = over => Held::Refused(session::drained()),
+    };
+    match held {
         Held::Known | Held::Unknown => Ok(()),
         Held::Refused(failure) => Err(Stop::Refused(failure)),
     }

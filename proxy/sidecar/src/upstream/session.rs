@@ -574,14 +574,15 @@ struct Elapsed;
 type Attempted = Result<Result<(Response<()>, Answer), Failed>, Elapsed>;
 
 /// Ends when the drain deadline has passed.
-async fn is_over(mut over: watch::Receiver<bool>) {
+pub(crate) async fn is_over(mut over: watch::Receiver<bool>) {
     if over.wait_for(|over| *over).await.is_err() {
         // Nobody is left to say so.
         std::future::pending::<()>().await;
     }
 }
 
-fn drained() -> Failure {
+/// What a request is told that is not over by then.
+pub(crate) fn drained() -> Failure {
     Failure::new(ErrorCode::Draining, "the sidecar is shutting down, and its drain deadline has passed")
 }
 
