@@ -108,7 +108,7 @@ impl Follower {
 
 /// Shortest time between reports to ask for, where so many are followed.
 fn interval(followed: u32) -> Duration {
-    Duration::from_secs(1) * followed / REPORTS_PER_SECOND
+    (Duration::from_secs(1) * followed / REPORTS_PER_SECOND).min(wire::INTERVAL_MAX)
 }
 
 /// Whether reports asked for at one interval come far too often, or too seldom, where another one is due.
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn whoever_listens_to_many_hears_each_less_often() {
-        for (followed, expected_ms) in [(0, 0), (1, 2), (8, 16), (64, 128), (800, 1_600)] {
+        for (followed, expected_ms) in [(0, 0), (1, 2), (8, 16), (64, 128), (800, 1_600), (5_000, 5_000)] {
             assert_eq!(interval(followed), Duration::from_millis(expected_ms), "{followed}");
         }
     }
