@@ -154,6 +154,11 @@ impl EndpointState {
         Moment(self.wanted_ns.load(Ordering::Relaxed))
     }
 
+    /// Whether its sidecar has said that it takes nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.load.lock().is_draining()
+    }
+
     /// Nobody listens to its sidecar any more.
     pub fn is_left(&self) {
         self.is_followed.store(false, Ordering::Release);

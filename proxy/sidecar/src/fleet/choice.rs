@@ -223,7 +223,7 @@ impl BackendState {
             Standing::Tried
         } else if self.readiness(state) != Belief::Ready {
             Standing::Unready
-        } else if attributes.weight == 0 || state.load.lock().is_draining(clock::now()) {
+        } else if attributes.weight == 0 || state.is_draining() {
             Standing::Draining
         } else if needs.model.as_deref().is_some_and(|model| !attributes.serves(model)) {
             Standing::OtherModel

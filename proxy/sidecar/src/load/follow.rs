@@ -87,6 +87,17 @@ impl Follower {
         }
     }
 
+    /// Some of the backend's endpoints take nothing new: those are listened to as well, however endpoints are chosen. No request goes
+    /// there that could hear of whoever stands there next.
+    pub fn watch_for_return(&self, backend: &BackendState) {
+        let now = clock::now();
+        for state in &backend.endpoints {
+            if state.is_draining() && state.is_wanted(now) {
+                self.follow(backend, state);
+            }
+        }
+    }
+
     fn follow(&self, backend: &BackendState, state: &Arc<EndpointState>) {
         let following = Following::begin(state, &self.followed);
         let way = Way {

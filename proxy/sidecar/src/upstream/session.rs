@@ -15,8 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use penstock_dialect::reply::{Border, ErrorCode, Framing, Reply};
 use penstock_model::units::Moment;
 use penstock_policy::gate::{Patience, REFUSALS_MAX, Refusal};
-use penstock_policy::pick::NoPick;
 use penstock_policy::pick::cost::{Told, Weights, is_worth_asking, lacks_memory};
+use penstock_policy::pick::{Considered, NoPick, State};
 use penstock_policy::retry::{self, AnswerState, Body, Fault, Kind, Progress, Sent, Side, Stop, Verdict};
 use penstock_policy::why::{self, Ended, Questions, Story};
 use tokio::sync::watch;
@@ -275,7 +275,12 @@ impl LogicalRequest {
             Target::Nowhere => Err(Failure::new(ErrorCode::Internal, "a redirect was sent on")),
             Target::Application(application) => Ok((Place::of_application(application), LOCAL_TERMS, None)),
             Target::Backend(state) => {
-                let tell = |considered| self.tell(|story| story.considers(clock::now(), considered));
+                let tell = |considered: Considered| {
+                    if considered.count(State::Draining) > 0 {
+                        self.means.follower.watch_for_return(state);
+                    }
+                    self.tell(|story| story.considers(clock::now(), considered));
+                };
                 let ticket = state.pick(&self.tried, &self.call.needs, tell).map_err(|none| {
                     let code = match none {
                         NoPick::NoEndpoints => ErrorCode::NoEndpoints,

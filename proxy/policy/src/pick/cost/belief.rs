@@ -16,10 +16,6 @@ use crate::speed::{Call, CallSpeed, Unit};
 /// centre; where it takes longer, a placement is forgotten that much too early.
 const ON_ITS_WAY: Duration = Duration::from_millis(2);
 
-/// How long it is believed that an endpoint takes nothing new. Who has said so says nothing any more once it has gone, and another may stand
-/// there soon, of whom nobody would ever hear. One that still goes refuses what comes, before anything is computed.
-const DRAINING_BELIEVED: Duration = Duration::from_secs(10);
-
 /// A report as it travels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Told {
@@ -109,9 +105,9 @@ impl Belief {
         self.last.as_ref()
     }
 
-    /// Whether it has said that it takes no new requests, not long before `now`.
-    pub fn is_draining(&self, now: Moment) -> bool {
-        self.last.is_some_and(|(came, told)| told.draining && now.since(came) < DRAINING_BELIEVED)
+    /// Whether it has said that it takes no new requests.
+    pub fn is_draining(&self) -> bool {
+        self.last.is_some_and(|(_, told)| told.draining)
     }
 
     /// What placing `prompt` there costs, as far as is known at `now`. An endpoint that has said nothing yet is taken to be idle but for
@@ -228,15 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_nothing_new_is_tried_again_when_it_has_said_nothing_for_a_while() {
+    fn who_takes_nothing_new_does_so_until_its_next_life() {
         let mut belief = Belief::default();
-        assert!(!belief.is_draining(Moment(0)));
-        belief.told(Told { draining: true, ..told(1, 1, 0.0) }, Moment(SECOND));
-        let is_draining = |belief: &Belief, s| belief.is_draining(Moment(s * SECOND));
-        assert_eq!([1, 10, 11].map(|s| is_draining(&belief, s)), [true, true, false]);
-        belief.told(Told { draining: true, ..told(1, 2, 0.0) }, Moment(12 * SECOND));
-        assert!(is_draining(&belief, 13), "it still goes");
+        assert!(!belief.is_draining());
+        belief.told(Told { draining: true, ..told(1, 2, 0.0) }, Moment(SECOND));
+        belief.told(told(1, 1, 0.0), Moment(2 * SECOND));
+        assert!(belief.is_draining(), "that was said before");
         belief.told(told(2, 1, 0.0), Moment(14 * SECOND));
-        assert!(!is_draining(&belief, 14), "another life");
+        assert!(!belief.is_draining());
     }
 }
