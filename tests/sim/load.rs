@@ -100,7 +100,9 @@ fn who_asks_what_a_request_would_cost_soon_knows_it_of_everybody_it_asked_about(
     simulate(Transport::Memory, async || {
         let world = world(9, &["--noise 0"; 6], &["web"], json!({})).await;
         let known = || world.sidecar("web").vitals.believed().len();
-        assert_eq!((one(&world, "web", 0, 10, &[]).await.0, known()), (200, 1));
+        assert_eq!(one(&world, "web", 0, 10, &[]).await.0, 200);
+        // The others are dialled at moments of the next second that are drawn.
+        assert!((1..6).contains(&known()), "{}", known());
         sleep(Duration::from_secs(2)).await;
         assert_eq!(known(), 6);
         world.end().await;
@@ -222,7 +224,7 @@ fn a_long_prompt_waits_at_the_door_until_the_answer_under_way_can_bear_it() {
         // Of its tokens one is due every 50 ms, and one comes every 8: after some of them the long prompt is no harm.
         let streamed = async {
             let mut connection = world.connect("web", Version::Http2).await;
-            let body = chat("a short one", json!({"max_tokens": 300, "ignore_eos": true}));
+            let body = chat("a short one", json!({"stream": true, "max_tokens": 300, "ignore_eos": true}));
             let mut request = connection.post("/v1/chat/completions", &body);
             for (name, value) in promised("200") {
                 request.headers_mut().insert(name, value.parse().expect("a value"));
