@@ -4,7 +4,7 @@
 //!
 //! | field | meaning |
 //! |---|---|
-//! | `timestamp` | arrival in whole milliseconds from the start; lines are sorted by it |
+//! | `timestamp` | arrival in whole milliseconds from any moment, the first one is the trace's begin; lines are sorted by it |
 //! | `input_length`, `output_length` | tokens of the prompt and of the answer, at least 1 |
 //! | `hash_ids` | optional: one number for each block of 512 prompt tokens; equal leading numbers are equal leading tokens |
 //! | `session_id`, `turn`, `delay` | optional: turns of a session, and the milliseconds between an answer's end and the next turn |
@@ -25,7 +25,7 @@ pub const BLOCK_TOKENS: u32 = 512;
 /// One recorded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Milliseconds from the start of the trace.
+    /// Milliseconds from the trace's first arrival.
     pub at_ms: u64,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
@@ -67,13 +67,23 @@ pub struct Trace {
 impl Trace {
     /// Requests, or starts of sessions, a second as recorded.
     pub fn rate(&self) -> f64 {
-        let (count, last_ms) = match &self.load {
-            Load::Open(records) => (records.len(), records.last().map_or(0, |record| record.at_ms)),
-            Load::Sessions(sessions) => {
-                (sessions.len(), sessions.iter().map(|session| session.turns[0].at_ms).max().unwrap_or(0))
-            }
+        let count = match &self.load {
+            Load::Open(records) => records.len(),
+            Load::Sessions(sessions) => sessions.len(),
         };
         // So many gaps lie between the first and the last.
-        count.saturating_sub(1).max(1) as f64 / (last_ms.max(1) as f64 / 1e3)
+        count.saturating_sub(1).max(1) as f64 / (self.span_ms().max(1) as f64 / 1e3)
+    }
+
+    /// Milliseconds between the first and the last arrival, or start of a session.
+    pub fn span_ms(&self) -> u64 {
+        let (first, last) = match &self.load {
+            Load::Open(records) => (records.first(), records.last()),
+            Load::Sessions(sessions) => {
+                (sessions.first().map(|first| &first.turns[0]), sessions.last().map(|last| &last.turns[0]))
+            }
+        };
+        let at_ms = |record: Option<&Record>| record.map_or(0, |record| record.at_ms);
+        at_ms(last).saturating_sub(at_ms(first))
     }
 }

@@ -5,14 +5,23 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-fn write_trace(folder: &Path) -> PathBuf {
+/// Ten requests a second from the moment at which the clock begins.
+fn lines(begin_ms: u64, count: u64) -> String {
     let line = |number: u64| {
-        let length = 400 + 37 * (number % 60);
-        format!(r#"{{"timestamp":{},"input_length":{length},"output_length":8}}"#, number * 100)
+        let (at_ms, length) = (begin_ms + number * 100, 400 + 37 * (number % 60));
+        format!(r#"{{"timestamp":{at_ms},"input_length":{length},"output_length":8}}"#)
     };
-    let path = folder.join("even.jsonl");
-    std::fs::write(&path, (0..2_000).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    (0..count).map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
     path
+}
+
+fn write_trace(folder: &Path) -> PathBuf {
+    write(folder, "even.jsonl", &lines(0, 2_000))
 }
 
 fn simulate(trace: &Path, arguments: &str) -> Output {
@@ -61,6 +70,22 @@ fn capacity_is_in_requests_a_second() {
     let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     // 1.5k prompt tokens take 33 ms alone; together, and with what the steps cost, 20 to 30 a second.
     assert!((15.0..30.0).contains(&line["capacity"].as_f64().unwrap()), "{line}");
+}
+
+#[test]
+fn a_trace_whose_clock_begins_an_hour_later_gives_the_same() {
+    let results = |begin_ms: u64, asked: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let trace = write(folder.path(), "even.jsonl", &lines(begin_ms, 2_000));
+        let arguments = format!("--policy round-robin --backends 1 --sidecars 1 --json {asked}");
+        let output = simulate(&trace, &arguments);
+        let mut line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(line["trace_xxh3"].take().is_string(), "{line}");
+        line
+    };
+    for asked in ["--capacity", "--scale 2"] {
+        assert_eq!(results(3_600_000, asked), results(0, asked), "{asked}");
+    }
 }
 
 #[test]

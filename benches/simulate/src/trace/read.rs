@@ -54,11 +54,12 @@ pub(super) fn parse(text: &str) -> Result<Load> {
         lines.push(line);
     }
     let Some(first) = lines.first() else { bail!("there is no request in it") };
-    if first.session_id.is_some() {
-        sessions(lines)
-    } else {
-        Ok(Load::Open(lines.into_iter().map(record).collect()))
+    let (begin_ms, has_sessions) = (first.timestamp, first.session_id.is_some());
+    for line in &mut lines {
+        // Lines are sorted, and a clock may begin anywhere.
+        line.timestamp -= begin_ms;
     }
+    if has_sessions { sessions(lines) } else { Ok(Load::Open(lines.into_iter().map(record).collect())) }
 }
 
 fn checked(text: &str, before: Option<&Line>) -> Result<Line> {
@@ -141,6 +142,19 @@ mod tests {
         check(&two(r#"{"timestamp":5,"input_length":1,"output_length":1,"session_id":"a"}"#), "or none");
         let turn = r#"{"timestamp":0,"input_length":1,"output_length":1,"session_id":"a","turn":2}"#;
         check(turn, "session a: turn 2 where turn 1");
+    }
+
+    #[test]
+    fn a_trace_begins_with_its_first_request_whatever_its_clock_says() {
+        let lines = |begin: u64, session: &str| {
+            let line = |at: u64| {
+                format!(r#"{{"timestamp":{},"input_length":9,"output_length":1{session}}}"#, begin + at)
+            };
+            parse(&[line(0), line(5), line(900)].join("\n")).unwrap()
+        };
+        for session in ["", r#","session_id":"a""#] {
+            assert_eq!(lines(3_600_000, session), lines(0, session), "{session}");
+        }
     }
 
     #[test]
