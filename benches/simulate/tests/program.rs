@@ -89,6 +89,46 @@ fn a_trace_whose_clock_begins_an_hour_later_gives_the_same() {
 }
 
 #[test]
+fn a_trace_of_less_than_a_minute_has_figures_and_a_capacity() {
+    let folder = tempfile::tempdir().unwrap();
+    for count in [600, 250] {
+        let trace = write(folder.path(), "short.jsonl", &lines(0, count));
+        let value = |asked: &str, field: &str| {
+            let arguments = format!("--policy round-robin --backends 1 --sidecars 1 --json {asked}");
+            let output = simulate(&trace, &arguments);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            line[field].as_f64().unwrap()
+        };
+        assert!(value("--scale 1", "attainment") > 0.95, "{count}");
+        let capacity = value("--capacity", "capacity");
+        assert!((15.0..40.0).contains(&capacity), "{count}: {capacity}");
+    }
+}
+
+#[test]
+fn a_trace_whose_requests_all_come_at_once_has_no_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = r#"{"timestamp":7,"input_length":9,"output_length":1}"#;
+    let turn = |turn: u64| {
+        format!(r#"{{"timestamp":{turn},"input_length":9,"output_length":1,"session_id":"a","turn":{turn}}}"#)
+    };
+    for (text, what) in [
+        (line.to_owned(), "requests come"),
+        (format!("{line}\n{line}"), "requests come"),
+        (format!("{}\n{}", turn(1), turn(2)), "sessions begin"),
+    ] {
+        let trace = write(folder.path(), "once.jsonl", &text);
+        for asked in ["--capacity", "--scale 1"] {
+            let output = simulate(&trace, &format!("--policy random {asked}"));
+            let said = String::from_utf8(output.stderr).unwrap();
+            let complaint = format!("once.jsonl: all its {what} at the same moment, so it has no rate: give");
+            assert!(!output.status.success() && said.contains(&complaint), "{said}");
+        }
+    }
+}
+
+#[test]
 fn the_search_for_constants_starts_where_they_are_and_takes_only_what_gains() {
     let folder = tempfile::tempdir().unwrap();
     let trace = write_trace(folder.path());

@@ -15,8 +15,10 @@ use crate::draw::{Draws, Purpose};
 
 use super::{Load, Record, Trace};
 
-/// Warm-up that no figure counts, in milliseconds of trace time.
+/// Warm-up that no figure counts, in milliseconds of trace time,
 const WARM_UP_MS: f64 = 60e3;
+/// and as a share of a trace of which that would leave less than half.
+const WARM_UP_SHARE: f64 = 0.1;
 /// A usual step between timestamps from which on they are coarse, in milliseconds.
 const COARSE_MS: u64 = 1_000;
 /// Spreads block numbers over all 64 bits.
@@ -70,7 +72,7 @@ impl Schedule {
 pub fn arrivals(trace: &Trace, scale: f64, seed: u64) -> Schedule {
     let rate = trace.rate() * scale;
     let mut schedule = match &trace.load {
-        Load::Open(records) => open(records, scale, seed),
+        Load::Open(records) => open(records, warm_up_ms(trace.span_ms() as f64), scale, seed),
         Load::Sessions(_) => sessions(trace, scale),
     };
     let arrivals = &schedule.arrivals;
@@ -78,7 +80,12 @@ pub fn arrivals(trace: &Trace, scale: f64, seed: u64) -> Schedule {
     Schedule { rate, ..schedule }
 }
 
-fn open(records: &[Record], scale: f64, seed: u64) -> Schedule {
+/// What of a trace of this length no figure counts.
+fn warm_up_ms(span_ms: f64) -> f64 {
+    if span_ms >= 2.0 * WARM_UP_MS { WARM_UP_MS } else { span_ms * WARM_UP_SHARE }
+}
+
+fn open(records: &[Record], warm_up_ms: f64, scale: f64, seed: u64) -> Schedule {
     let mut draws = Draws::new(seed, Purpose::Arrivals);
     let step_ms = coarseness_ms(records);
     let arrivals: Vec<_> = records
@@ -89,7 +96,7 @@ fn open(records: &[Record], scale: f64, seed: u64) -> Schedule {
         })
         .collect();
     let starts = (0..arrivals.len() as u32).collect();
-    Schedule { arrivals, starts, from_ns: (WARM_UP_MS * 1e6 / scale) as u64, until_ns: u64::MAX, rate: 0.0 }
+    Schedule { arrivals, starts, from_ns: (warm_up_ms * 1e6 / scale) as u64, until_ns: u64::MAX, rate: 0.0 }
 }
 
 fn sessions(trace: &Trace, scale: f64) -> Schedule {
@@ -101,7 +108,7 @@ fn sessions(trace: &Trace, scale: f64) -> Schedule {
     let mut schedule = Schedule {
         arrivals: Vec::new(),
         starts: Vec::new(),
-        from_ns: (WARM_UP_MS * 1e6) as u64,
+        from_ns: (warm_up_ms(span_ms) * 1e6) as u64,
         until_ns: (span_ms * 1e6) as u64,
         rate: 0.0,
     };
@@ -194,6 +201,25 @@ mod tests {
         let schedule = arrivals(&lines(&[0, 100, 250]), 2.0, 1);
         assert_eq!(schedule.arrivals.iter().map(|a| a.at_ns / 1_000_000).collect::<Vec<_>>(), [0, 50, 125]);
         assert!((schedule.rate - 16.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_minute_does_not_count_or_a_tenth_where_that_would_be_more_than_half() {
+        let from_ms = |trace: &Trace, scale| arrivals(trace, scale, 1).from_ns / 1_000_000;
+        for (last_ms, expected_ms) in
+            [(120_000, 60_000), (119_990, 11_999), (60_000, 6_000), (30_000, 3_000), (10, 1)]
+        {
+            let open = lines(&[0, last_ms]);
+            assert_eq!((from_ms(&open, 1.0), from_ms(&open, 0.5)), (expected_ms, 2 * expected_ms));
+        }
+        // They last as long as two sessions at their rate; only starts are compressed.
+        for (last_ms, expected_ms) in [(60_000, 60_000), (30_000, 6_000)] {
+            let line = |at: u64| {
+                format!(r#"{{"timestamp":{at},"input_length":9,"output_length":1,"session_id":"{at}"}}"#)
+            };
+            let sessions = trace(&[line(0), line(last_ms)].join("\n"));
+            assert_eq!((from_ms(&sessions, 1.0), from_ms(&sessions, 2.0)), (expected_ms, expected_ms));
+        }
     }
 
     #[test]

@@ -26,14 +26,21 @@ struct Line {
 /// Reads a trace, plain or gzipped: the content says which, not the name.
 ///
 /// # Errors
-/// The file cannot be read, is empty, or a line is no request; the message names file and line.
+/// The file cannot be read, is empty, all comes at one moment, or a line is no request; the message names file and line.
 pub fn read(path: &Path) -> Result<Trace> {
     let bytes = unpacked(path).with_context(|| format!("reading the trace {}", path.display()))?;
     let text = std::str::from_utf8(&bytes).with_context(|| format!("{} is not UTF-8", path.display()))?;
     let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let name = file.trim_end_matches(".gz").trim_end_matches(".jsonl").to_owned();
     let load = parse(text).with_context(|| format!("in the trace {}", path.display()))?;
-    Ok(Trace { name, checksum: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes)), load })
+    let trace = Trace { name, checksum: format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes)), load };
+    let what = if let Load::Open(_) = trace.load { "requests come" } else { "sessions begin" };
+    ensure!(
+        trace.span_ms() > 0,
+        "{}: all its {what} at the same moment, so it has no rate: give at least two timestamps that differ",
+        path.display()
+    );
+    Ok(trace)
 }
 
 fn unpacked(path: &Path) -> Result<Vec<u8>> {
@@ -173,9 +180,11 @@ mod tests {
     fn a_gzipped_file_reads_as_the_plain_one_does() {
         use std::io::Write as _;
         let folder = tempfile::tempdir().unwrap();
-        let text = r#"{"timestamp":3,"input_length":600,"output_length":4,"hash_ids":[1,2]}"#;
+        let line =
+            |at| format!(r#"{{"timestamp":{at},"input_length":600,"output_length":4,"hash_ids":[1,2]}}"#);
+        let text = format!("{}\n{}", line(3), line(9));
         let plain = folder.path().join("t.jsonl");
-        fs::write(&plain, text).unwrap();
+        fs::write(&plain, &text).unwrap();
         let packed = folder.path().join("t.jsonl.gz");
         let mut encoder =
             flate2::write::GzEncoder::new(fs::File::create(&packed).unwrap(), flate2::Compression::fast());
