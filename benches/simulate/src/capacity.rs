@@ -3,11 +3,11 @@
 //! Capacity is searched by bisection over the compression of time. A run that can no longer reach the attainment asked for ends at
 //! once, so that loads far beyond capacity cost little.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::outcome::Outcome;
 use crate::policy::{Policy, REFERENCES, Reference};
-use crate::trace::{Trace, arrivals};
+use crate::trace::{Schedule, Trace, arrivals};
 use crate::world::{Setting, run};
 
 /// Share of the requests that must keep the promise at capacity.
@@ -16,8 +16,8 @@ pub const ATTAINMENT: f64 = 0.95;
 const PRECISION: f64 = 1.005;
 /// Factor by which the search for an interval goes on.
 const STRIDE: f64 = 1.4;
-/// Compression of time beyond which the search gives up: the trace has too few requests to fill these servers.
-const SCALE_MAX: f64 = 200.0;
+/// Compression of time beyond which the search gives up. Traces that end too soon begin again, so there is no lack of requests.
+const SCALE_MAX: f64 = 1e9;
 /// And below which.
 const SCALE_MIN: f64 = 0.01;
 
@@ -32,28 +32,58 @@ pub struct Found {
     pub reference: Option<Reference>,
 }
 
+impl Found {
+    /// Whether so many kept the promise as do at capacity.
+    pub fn is_carried(&self) -> bool {
+        self.outcome.attainment() >= ATTAINMENT
+    }
+
+    /// Requests, or starts of sessions, a second that are carried, where this is what [`highest`] found.
+    pub fn capacity(&self) -> f64 {
+        if self.is_carried() { self.outcome.rate } else { 0.0 }
+    }
+}
+
 /// The highest load at which the policy reaches [`ATTAINMENT`].
 ///
 /// # Errors
-/// A setting with which no engine can be made; a trace that reaches it at no load, or at all.
+/// As [`highest`], and a trace of which the policy reaches it at no load.
 pub fn capacity(trace: &Trace, setting: Setting, policy: Policy) -> Result<Found> {
+    let found = highest(trace, setting, policy)?;
+    ensure!(
+        found.is_carried(),
+        "the promise is kept for fewer than {} % at any load: for {:.1} % at {:.3} times the trace's rate",
+        ATTAINMENT * 100.0,
+        found.outcome.attainment() * 100.0,
+        found.scale
+    );
+    Ok(found)
+}
+
+/// The highest load at which the policy reaches [`ATTAINMENT`]; where it does so at none, the lowest that was tried.
+///
+/// # Errors
+/// A setting with which no engine can be made; a trace that never fills the servers, or is too short for a low load.
+pub fn highest(trace: &Trace, setting: Setting, policy: Policy) -> Result<Found> {
     let strict = Setting { attainment_min: ATTAINMENT, ..setting };
     let mut first = REFERENCES;
     let mut attempt = |scale: f64| -> Result<Option<Found>> {
         if policy != Policy::Oracle {
             let found = at(trace, strict, policy, scale)?;
-            return Ok((found.outcome.attainment() >= ATTAINMENT).then_some(found));
+            return Ok(found.is_carried().then_some(found));
         }
         for place in 0..first.len() {
             let found = at(trace, strict, Policy::Reference(first[place]), scale)?;
-            if found.outcome.attainment() >= ATTAINMENT {
+            if found.is_carried() {
                 first[..=place].rotate_right(1);
                 return Ok(Some(Found { reference: Some(first[0]), ..found }));
             }
         }
         Ok(None)
     };
-    let (mut found, mut beyond) = interval(&mut attempt)?;
+    let (carried, mut beyond) = interval(&mut attempt)?;
+    // Attempts end as soon as too much is broken; the figures of this one are to be whole.
+    let Some(mut found) = carried else { return at(trace, setting, policy, beyond) };
     while beyond / found.scale > PRECISION {
         let middle = (beyond * found.scale).sqrt();
         match attempt(middle)? {
@@ -64,8 +94,8 @@ pub fn capacity(trace: &Trace, setting: Setting, policy: Policy) -> Result<Found
     Ok(found)
 }
 
-/// A load that is carried, and one a stride higher that is not.
-fn interval(attempt: &mut impl FnMut(f64) -> Result<Option<Found>>) -> Result<(Found, f64)> {
+/// A load that is carried, and one a stride higher that is not; none, and the lowest.
+fn interval(attempt: &mut impl FnMut(f64) -> Result<Option<Found>>) -> Result<(Option<Found>, f64)> {
     let mut scale = 1.0;
     if let Some(mut found) = attempt(scale)? {
         loop {
@@ -77,38 +107,47 @@ fn interval(attempt: &mut impl FnMut(f64) -> Result<Option<Found>>) -> Result<(F
             }
             match attempt(scale)? {
                 Some(more) => found = more,
-                None => return Ok((found, scale)),
+                None => return Ok((Some(found), scale)),
             }
         }
     }
-    loop {
+    while scale / STRIDE >= SCALE_MIN {
         let beyond = scale;
         scale /= STRIDE;
-        if scale < SCALE_MIN {
-            bail!("the promise is kept for fewer than {} % at any load", ATTAINMENT * 100.0);
-        }
         if let Some(found) = attempt(scale)? {
-            return Ok((found, beyond));
+            return Ok((Some(found), beyond));
         }
     }
+    Ok((None, scale))
 }
 
 /// The policy at a load; for the oracle the best of its references.
 ///
 /// # Errors
-/// A setting with which no engine can be made.
+/// A setting with which no engine can be made; a load at which nothing counts.
 pub fn at(trace: &Trace, setting: Setting, policy: Policy, scale: f64) -> Result<Found> {
     let schedule = arrivals(trace, scale, setting.seed);
     if policy != Policy::Oracle {
         let reference = if let Policy::Reference(reference) = policy { Some(reference) } else { None };
-        return Ok(Found { scale, outcome: run(&schedule, setting, policy)?, reference });
+        return Ok(Found { scale, outcome: counted(&schedule, setting, policy, scale)?, reference });
     }
     let mut best: Option<Found> = None;
     for reference in REFERENCES {
-        let outcome = run(&schedule, setting, Policy::Reference(reference))?;
+        let outcome = counted(&schedule, setting, Policy::Reference(reference), scale)?;
         if best.as_ref().is_none_or(|best| outcome.attainment() > best.outcome.attainment()) {
             best = Some(Found { scale, outcome, reference: Some(reference) });
         }
     }
     best.ok_or_else(|| anyhow::anyhow!("the oracle has no references"))
+}
+
+/// What comes of a schedule: of no request at all nothing can be said, least that the promise was broken.
+fn counted(schedule: &Schedule, setting: Setting, policy: Policy, scale: f64) -> Result<Outcome> {
+    let outcome = run(schedule, setting, policy)?;
+    ensure!(
+        outcome.counted > 0,
+        "at {scale:.3} times the trace's rate none of its requests counts, since all come within the warm-up: \
+         give a longer trace, or a higher load"
+    );
+    Ok(outcome)
 }

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod capacity;
 pub mod decision;
 pub mod draw;
+pub mod failures;
 pub mod flags;
 pub mod matrix;
 pub mod outcome;

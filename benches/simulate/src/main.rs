@@ -9,7 +9,7 @@ use penstock_simulate::session;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    match session::run(&flags, &mut std::io::stdout().lock()) {
+    match session::run(&flags, &mut std::io::stdout().lock(), &mut std::io::stderr()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let said = writeln!(std::io::stderr(), "simulate: {error:#}");

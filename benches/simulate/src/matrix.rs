@@ -11,7 +11,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::capacity::capacity;
+use crate::capacity::highest;
+use crate::failures::Failures;
 use crate::plot::plot;
 use crate::policy::Policy;
 use crate::report::{Question, line};
@@ -33,13 +34,14 @@ type Row = BTreeMap<String, (f64, f64)>;
 /// Fills the file with what is missing, then writes the table and draws the plots.
 ///
 /// # Errors
-/// A file that cannot be read or written, a line in it that is none of ours, or a trace without a capacity.
+/// A file that cannot be read or written, or a line in it that is none of ours.
 pub fn matrix(
     traces: &[Trace],
     setting: Setting,
     policies: &[Policy],
     seeds: u64,
     (file, out): (&Path, &mut impl Write),
+    failures: &mut Failures<'_>,
 ) -> Result<()> {
     let mut lines = OpenOptions::new()
         .create(true)
@@ -54,11 +56,14 @@ pub fn matrix(
             in_parallel(
                 jobs,
                 |(setting, policy)| {
-                    let found = capacity(trace, setting, policy);
-                    let found = found.with_context(|| format!("{policy} on {}", trace.name))?;
-                    Ok(line(trace, &setting, policy, Question::Capacity, &found))
+                    let found = highest(trace, setting, policy);
+                    let found = found.with_context(|| format!("{policy} on {}", trace.name));
+                    Ok(found.map(|found| line(trace, &setting, policy, Question::Capacity, &found)))
                 },
-                |line| Ok(writeln!(lines, "{}", serde_json::to_string(&line)?)?),
+                |line| match line {
+                    Ok(line) => Ok(writeln!(lines, "{}", serde_json::to_string(&line)?)?),
+                    Err(error) => failures.name(&error),
+                },
             )?;
         }
     }
@@ -151,7 +156,7 @@ impl Means {
 
     /// As a share of the oracle's.
     pub(crate) fn share(&self, policy: &str, sidecars: u64, age_ms: u64, trace: &str) -> Option<f64> {
-        let (sum, count) = self.oracles.get(trace)?;
+        let (sum, count) = self.oracles.get(trace).filter(|(sum, _)| *sum > 0.0)?;
         Some(self.capacity(policy, sidecars, age_ms, trace)? / (sum / count))
     }
 }

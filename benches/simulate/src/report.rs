@@ -25,7 +25,7 @@ pub struct Line {
     pub sidecars: usize,
     /// Age of the reports.
     pub age_ms: f64,
-    /// Requests, or starts of sessions, a second at 95 % attainment; none unless it was searched for.
+    /// Requests, or starts of sessions, a second at 95 % attainment, 0 where no load has that; none unless it was searched for.
     pub capacity: Option<f64>,
     /// Requests, or starts of sessions, a second in this run.
     pub rate: f64,
@@ -114,7 +114,7 @@ pub fn line(trace: &Trace, setting: &Setting, policy: Policy, question: Question
         backends: setting.backends,
         sidecars: if policy.central_age_ns().is_some() { 1 } else { setting.sidecars },
         age_ms: policy.central_age_ns().unwrap_or(setting.age_ns) as f64 / 1e6,
-        capacity: (question == Question::Capacity).then(|| rounded(outcome.rate)),
+        capacity: (question == Question::Capacity).then(|| rounded(found.capacity())),
         rate: rounded(outcome.rate),
         load,
         figures: Figures::of(outcome),
@@ -152,8 +152,10 @@ impl Line {
     /// One row of the table.
     pub fn row(&self) -> String {
         let oracle = self.reference.as_ref().map_or_else(String::new, |name| format!("  ({name})"));
+        let nothing =
+            if self.capacity == Some(0.0) { "  (no load is carried; this is the lowest)" } else { "" };
         format!(
-            "{:18}  {:36} {:8.3} {:8.2}% {:9.0} {:8.0} {:9.1} {:8.3} {:5.2}{oracle}",
+            "{:18}  {:36} {:8.3} {:8.2}% {:9.0} {:8.0} {:9.1} {:8.3} {:5.2}{oracle}{nothing}",
             self.policy,
             self.trace,
             self.rate,

@@ -7,8 +7,9 @@ use std::sync::mpsc;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::capacity::{at, capacity};
+use crate::capacity::{at, capacity, highest};
 use crate::decision::{count, measure, run_counted};
+use crate::failures::Failures;
 use crate::flags::Flags;
 use crate::matrix::matrix;
 use crate::policy::Policy;
@@ -17,20 +18,23 @@ use crate::search::search;
 use crate::trace::{Trace, read};
 use crate::world::Setting;
 
-/// Runs what the flags ask for and writes a line for each trace and policy, in that order.
+/// Runs what the flags ask for and writes a line for each trace and policy, in that order. What finds no result is named to `said`, and
+/// the others go on.
 ///
 /// # Errors
-/// A flag, a trace or a search that leads nowhere.
-pub fn run(flags: &Flags, out: &mut impl Write) -> Result<()> {
+/// A flag or a trace that cannot be used; at the end, where something found no result.
+pub fn run(flags: &Flags, out: &mut impl Write, said: &mut impl Write) -> Result<()> {
     let setting = flags.setting()?;
     if flags.decision {
         return decision(flags, setting, out);
     }
     let traces = flags.trace.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    let mut failures = Failures::named_to(said);
     if let Some(file) = &flags.matrix {
         let all: Vec<_> = Policy::all().collect();
         let policies = if flags.policy.is_empty() { &all } else { &flags.policy };
-        return matrix(&traces, setting, policies, flags.seeds, (file, out));
+        matrix(&traces, setting, policies, flags.seeds, (file, out), &mut failures)?;
+        return failures.end();
     }
     if flags.search {
         return search(&traces, setting, out);
@@ -39,19 +43,27 @@ pub fn run(flags: &Flags, out: &mut impl Write) -> Result<()> {
         writeln!(out, "{}", Line::HEAD)?;
     }
     for trace in traces {
-        let (question, scale) = question(flags, &trace, setting)?;
-        let jobs: Vec<_> = flags.policy.iter().map(|policy| (*policy, question, scale)).collect();
+        let (question, scale) = match question(flags, &trace, setting) {
+            Ok(known) => known,
+            Err(error) => {
+                failures.name(&error)?;
+                continue;
+            }
+        };
         in_parallel(
-            jobs,
-            |(policy, question, scale)| one(&trace, setting, policy, question, scale),
-            |line| {
-                let text = if flags.json { serde_json::to_string(&line)? } else { line.row() };
-                writeln!(out, "{text}")?;
+            flags.policy.clone(),
+            |policy| Ok(one(&trace, setting, policy, question, scale)),
+            |found| {
+                match found {
+                    Ok(line) if flags.json => writeln!(out, "{}", serde_json::to_string(&line)?)?,
+                    Ok(line) => writeln!(out, "{}", line.row())?,
+                    Err(error) => failures.name(&error)?,
+                }
                 Ok(out.flush()?)
             },
         )?;
     }
-    Ok(())
+    failures.end()
 }
 
 fn decision(flags: &Flags, setting: Setting, out: &mut impl Write) -> Result<()> {
@@ -79,7 +91,7 @@ fn question(flags: &Flags, trace: &Trace, setting: Setting) -> Result<(Question,
 
 fn one(trace: &Trace, setting: Setting, policy: Policy, question: Question, scale: f64) -> Result<Line> {
     let found = match question {
-        Question::Capacity => capacity(trace, setting, policy),
+        Question::Capacity => highest(trace, setting, policy),
         Question::Load(_) | Question::Scale => at(trace, setting, policy, scale),
     };
     let found = found.with_context(|| format!("{policy} on {}", trace.name))?;

@@ -129,6 +129,106 @@ fn a_trace_whose_requests_all_come_at_once_has_no_rate() {
 }
 
 #[test]
+fn a_slow_trace_fills_many_servers_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = lines(0, 300).replace("00,\"input", "0000,\"input");
+    let capacity = |backends: u64| {
+        let trace = write(folder.path(), "slow.jsonl", &text);
+        let asked = format!("--policy p2c --backends {backends} --sidecars 1 --capacity --json");
+        let output = simulate(&trace, &asked);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        line["capacity"].as_f64().unwrap()
+    };
+    // One request in ten seconds: the capacity of one server is 200 times as much, that of eight is 2,000 times.
+    let (one, eight) = (capacity(1), capacity(8));
+    assert!((15.0..40.0).contains(&one) && (6.0..11.0).contains(&(eight / one)), "{one} {eight}");
+}
+
+/// Prompts that fit into no memory.
+fn hopeless(fields: fn(u64) -> String) -> String {
+    let line = |number: u64| {
+        format!(
+            r#"{{"timestamp":{},"input_length":10000000,"output_length":1{}}}"#,
+            number * 6_000,
+            fields(number)
+        )
+    };
+    [line(0), line(1)].join("\n")
+}
+
+#[test]
+fn where_no_load_is_carried_the_capacity_is_0_and_the_lowest_load_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write(folder.path(), "hopeless.jsonl", &hopeless(|_| String::new()));
+    let output = simulate(&trace, "--policy random,oracle --backends 2 --sidecars 1 --capacity --json");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&line["capacity"], &line["attainment"], &line["rejected"]),
+            (&0.0.into(), &0.0.into(), &1.0.into()),
+            "{line}"
+        );
+        let rate = line["rate"].as_f64().unwrap();
+        assert!(rate > 0.0 && rate < 1.0 / 6.0 / 50.0, "{line}");
+    }
+}
+
+#[test]
+fn what_finds_no_result_is_named_and_the_others_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    // At a low load the second session comes too late to count, so nothing can be said of that.
+    let sessions = hopeless(|number| format!(r#","session_id":"{number}""#));
+    let sessions = write(folder.path(), "sessions.jsonl", &sessions);
+    let requests = write(folder.path(), "requests.jsonl", &hopeless(|_| String::new()));
+    let even = write_trace(folder.path());
+    let matrix = folder.path().join("matrix.jsonl");
+    let matrix_asked = format!("--matrix {} --seeds 1", matrix.display());
+    for (hopeless, asked, names) in [
+        (
+            &sessions,
+            "--capacity --json",
+            vec!["round-robin on sessions: at 0.364 times", "p2c on sessions: at 0.364"],
+        ),
+        (
+            &requests,
+            "--load 0.5 --json",
+            vec![
+                "searching the oracle's capacity on requests: the promise is kept for fewer than 95 % at any load",
+            ],
+        ),
+        (&sessions, &matrix_asked, vec!["round-robin on sessions", "p2c on sessions"]),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_simulate"))
+            .arg("--trace")
+            .args([hopeless, &even])
+            .args("--policy round-robin,p2c --backends 1 --sidecars 1".split_whitespace())
+            .args(asked.split_whitespace())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for name in names {
+            assert!(said.contains(&format!("simulate: {name}")), "{name}: {said}");
+        }
+        assert!(said.trim_end().lines().last().unwrap().contains("named above"), "{said}");
+        let written = String::from_utf8(output.stdout).unwrap();
+        let lines =
+            if asked == matrix_asked { std::fs::read_to_string(&matrix).unwrap() } else { written.clone() };
+        let expected = if asked == matrix_asked { 24 } else { 2 };
+        assert_eq!(
+            lines.lines().filter(|line| line.contains(r#""trace":"even""#)).count(),
+            expected,
+            "{asked}: {lines}"
+        );
+        assert_eq!(asked == matrix_asked, written.starts_with("| policy"), "{written}");
+    }
+}
+
+#[test]
 fn the_search_for_constants_starts_where_they_are_and_takes_only_what_gains() {
     let folder = tempfile::tempdir().unwrap();
     let trace = write_trace(folder.path());

@@ -2,7 +2,7 @@
 //!
 //! Requests without sessions come when they came, with time compressed by `scale`. A trace in which most requests share their
 //! timestamp with others, and the next one is a second or more away, is not bursty but coarse: a seeded uniform draw of up to that
-//! step is added to each.
+//! step is added to each. A trace that would be over too soon to fill servers begins again as another, with blocks of its own.
 //!
 //! Sessions start when they started, with the starts compressed by `scale`; the thinking in between is not compressed. So that a
 //! higher load lasts as long as the recorded one, sessions begin again from the first when all have started; a repeated session
@@ -19,6 +19,10 @@ use super::{Load, Record, Trace};
 const WARM_UP_MS: f64 = 60e3;
 /// and as a share of a trace of which that would leave less than half.
 const WARM_UP_SHARE: f64 = 0.1;
+/// Requests come for at least so many milliseconds,
+const RUN_MIN_MS: f64 = 10e3;
+/// except where a trace with a minute of warm-up is compressed by no more than this: such runs stay what they always were.
+const SCALE_PLAIN_MAX: f64 = 200.0;
 /// A usual step between timestamps from which on they are coarse, in milliseconds.
 const COARSE_MS: u64 = 1_000;
 /// Spreads block numbers over all 64 bits.
@@ -72,7 +76,7 @@ impl Schedule {
 pub fn arrivals(trace: &Trace, scale: f64, seed: u64) -> Schedule {
     let rate = trace.rate() * scale;
     let mut schedule = match &trace.load {
-        Load::Open(records) => open(records, warm_up_ms(trace.span_ms() as f64), scale, seed),
+        Load::Open(records) => open(trace, records, scale, seed),
         Load::Sessions(_) => sessions(trace, scale),
     };
     let arrivals = &schedule.arrivals;
@@ -82,19 +86,30 @@ pub fn arrivals(trace: &Trace, scale: f64, seed: u64) -> Schedule {
 
 /// What of a trace of this length no figure counts.
 fn warm_up_ms(span_ms: f64) -> f64 {
-    if span_ms >= 2.0 * WARM_UP_MS { WARM_UP_MS } else { span_ms * WARM_UP_SHARE }
+    if is_long(span_ms) { WARM_UP_MS } else { span_ms * WARM_UP_SHARE }
 }
 
-fn open(records: &[Record], warm_up_ms: f64, scale: f64, seed: u64) -> Schedule {
+/// Whether at least half of it is left after a minute.
+fn is_long(span_ms: f64) -> bool {
+    span_ms >= 2.0 * WARM_UP_MS
+}
+
+fn open(trace: &Trace, records: &[Record], scale: f64, seed: u64) -> Schedule {
     let mut draws = Draws::new(seed, Purpose::Arrivals);
     let step_ms = coarseness_ms(records);
-    let arrivals: Vec<_> = records
-        .iter()
-        .map(|record| {
-            let at_ms = record.at_ms as f64 + draws.unit() * step_ms as f64;
-            arrival(record, (at_ms * 1e6 / scale) as u64, None)
-        })
-        .collect();
+    let span_ms = trace.span_ms() as f64;
+    // A usual pause lies between its end and where it begins again.
+    let period_ms = records.len() as f64 / trace.rate() * 1e3;
+    let needed = (RUN_MIN_MS * scale / period_ms).ceil().max(1.0) as u64;
+    let passes = if is_long(span_ms) && scale <= SCALE_PLAIN_MAX { 1 } else { needed };
+    let mut arrivals = Vec::with_capacity(passes as usize * records.len());
+    for pass in 0..passes {
+        arrivals.extend(records.iter().map(|record| {
+            let at_ms = record.at_ms as f64 + draws.unit() * step_ms as f64 + pass as f64 * period_ms;
+            arrival(record, (at_ms * 1e6 / scale) as u64, None, blocks(record, |_| pass))
+        }));
+    }
+    let warm_up_ms = if passes > 1 { passes as f64 * period_ms * WARM_UP_SHARE } else { warm_up_ms(span_ms) };
     let starts = (0..arrivals.len() as u32).collect();
     Schedule { arrivals, starts, from_ns: (warm_up_ms * 1e6 / scale) as u64, until_ns: u64::MAX, rate: 0.0 }
 }
@@ -104,6 +119,7 @@ fn sessions(trace: &Trace, scale: f64) -> Schedule {
         return Schedule { arrivals: Vec::new(), starts: Vec::new(), from_ns: 0, until_ns: 0, rate: 0.0 };
     };
     let owners = owners(trace);
+    let is_shared = |block: u64| owners.get(&block).is_some_and(|(_, count)| *count > 1);
     let span_ms = sessions.len() as f64 / trace.rate() * 1e3;
     let mut schedule = Schedule {
         arrivals: Vec::new(),
@@ -123,8 +139,8 @@ fn sessions(trace: &Trace, scale: f64) -> Schedule {
             schedule.starts.push(schedule.arrivals.len() as u32);
             for (turn, (record, pause_ms)) in session.turns.iter().zip(&session.pauses_ms).enumerate() {
                 let at_ms = if turn == 0 { start_ms } else { *pause_ms as f64 };
-                let mut arrival = arrival(record, (at_ms * 1e6) as u64, Some(id));
-                arrival.blocks = own_blocks(record, pass, &owners);
+                let blocks = blocks(record, |block| if is_shared(block) { 0 } else { pass });
+                let mut arrival = arrival(record, (at_ms * 1e6) as u64, Some(id), blocks);
                 let last = turn + 1 == session.turns.len();
                 arrival.next_turn = (!last).then_some(schedule.arrivals.len() as u32 + 1);
                 schedule.arrivals.push(arrival);
@@ -149,24 +165,18 @@ fn owners(trace: &Trace) -> HashMap<u64, (usize, u8)> {
     owners
 }
 
-fn own_blocks(record: &Record, pass: u64, owners: &HashMap<u64, (usize, u8)>) -> Arc<[u64]> {
-    let shared = |block: &u64| owners.get(block).is_some_and(|(_, count)| *count > 1);
-    record
-        .blocks
-        .iter()
-        .map(|block| {
-            let pass = if shared(block) { 0 } else { pass };
-            (block + 1 + (pass << 40)).wrapping_mul(SPREAD)
-        })
-        .collect()
+/// The blocks of a prompt: those of two passes differ.
+fn blocks(record: &Record, pass_of: impl Fn(u64) -> u64) -> Arc<[u64]> {
+    let spread = |block: &u64| (block + 1 + (pass_of(*block) << 40)).wrapping_mul(SPREAD);
+    record.blocks.iter().map(spread).collect()
 }
 
-fn arrival(record: &Record, at_ns: u64, session: Option<u32>) -> Arrival {
+fn arrival(record: &Record, at_ns: u64, session: Option<u32>, blocks: Arc<[u64]>) -> Arrival {
     Arrival {
         at_ns,
         prompt_tokens: record.prompt_tokens,
         output_tokens: record.output_tokens,
-        blocks: record.blocks.iter().map(|block| (block + 1).wrapping_mul(SPREAD)).collect(),
+        blocks,
         session,
         next_turn: None,
     }
@@ -198,16 +208,45 @@ mod tests {
 
     #[test]
     fn compression_divides_times_and_multiplies_the_rate() {
-        let schedule = arrivals(&lines(&[0, 100, 250]), 2.0, 1);
-        assert_eq!(schedule.arrivals.iter().map(|a| a.at_ns / 1_000_000).collect::<Vec<_>>(), [0, 50, 125]);
-        assert!((schedule.rate - 16.0).abs() < 1e-9);
+        let schedule = arrivals(&lines(&[0, 10_000, 25_000]), 2.0, 1);
+        let times: Vec<_> = schedule.arrivals.iter().map(|a| a.at_ns / 1_000_000).collect();
+        assert_eq!(times, [0, 5_000, 12_500]);
+        assert!((schedule.rate - 0.16).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_trace_that_would_be_over_at_once_begins_again_as_another_and_a_long_one_only_far_beyond() {
+        let even = |count: u64| {
+            let line = |at: u64| {
+                let at_ms = at * 1_000;
+                format!(r#"{{"timestamp":{at_ms},"input_length":600,"output_length":1,"hash_ids":[{at}]}}"#)
+            };
+            trace(&(0..count).map(line).collect::<Vec<_>>().join("\n"))
+        };
+        for (count, scale, passes) in
+            [(20, 1.0, 1), (20, 2.0, 1), (20, 30.0, 15), (5, 1.0, 2), (150, 150.0, 1), (150, 300.0, 20)]
+        {
+            let schedule = arrivals(&even(count), scale, 1);
+            let arrivals = &schedule.arrivals;
+            assert_eq!(arrivals.len() as u64, passes * count, "{count} at {scale}");
+            // As many a second as before, to the end.
+            for (place, arrival) in arrivals.iter().enumerate() {
+                let expected_ns = (place as f64 * 1e9 / scale) as u64;
+                assert!(arrival.at_ns.abs_diff(expected_ns) < 1_000, "{count} at {scale}: {arrival:?}");
+            }
+            let different: std::collections::HashSet<_> = arrivals.iter().map(|a| a.blocks[0]).collect();
+            assert_eq!(different.len(), arrivals.len(), "nothing is cached that was not before");
+            if passes > 1 {
+                let all_s = (passes * count) as f64 / scale;
+                assert!(all_s >= 10.0 && (schedule.from_ns as f64 / 1e9 - all_s / 10.0).abs() < 1e-6);
+            }
+        }
     }
 
     #[test]
     fn a_minute_does_not_count_or_a_tenth_where_that_would_be_more_than_half() {
         let from_ms = |trace: &Trace, scale| arrivals(trace, scale, 1).from_ns / 1_000_000;
-        for (last_ms, expected_ms) in
-            [(120_000, 60_000), (119_990, 11_999), (60_000, 6_000), (30_000, 3_000), (10, 1)]
+        for (last_ms, expected_ms) in [(120_000, 60_000), (119_990, 11_999), (60_000, 6_000), (30_000, 3_000)]
         {
             let open = lines(&[0, last_ms]);
             assert_eq!((from_ms(&open, 1.0), from_ms(&open, 0.5)), (expected_ms, 2 * expected_ms));
