@@ -25,7 +25,8 @@ pub struct Line {
     pub sidecars: usize,
     /// Age of the reports.
     pub age_ms: f64,
-    /// Requests, or starts of sessions, a second at 95 % attainment, 0 where no load has that; none unless it was searched for.
+    /// Requests, or starts of sessions, a second at 95 % attainment, 0 where no load has that: of the policy, or of the oracle where
+    /// `load` is a share of it. None unless it was searched for.
     pub capacity: Option<f64>,
     /// Requests, or starts of sessions, a second in this run.
     pub rate: f64,
@@ -97,7 +98,12 @@ pub enum Question {
     /// The highest load.
     Capacity,
     /// A share of the oracle's capacity.
-    Load(f64),
+    Load {
+        /// The share.
+        share: f64,
+        /// That capacity, in requests or starts of sessions a second.
+        of: f64,
+    },
     /// A compression of the trace's time.
     Scale,
 }
@@ -105,7 +111,11 @@ pub enum Question {
 /// The line of a result.
 pub fn line(trace: &Trace, setting: &Setting, policy: Policy, question: Question, found: &Found) -> Line {
     let outcome = &found.outcome;
-    let load = if let Question::Load(share) = question { Some(share) } else { None };
+    let (capacity, load) = match question {
+        Question::Capacity => (Some(found.capacity()), None),
+        Question::Load { share, of } => (Some(of), Some(share)),
+        Question::Scale => (None, None),
+    };
     Line {
         policy: policy.to_string(),
         trace: trace.name.clone(),
@@ -114,7 +124,7 @@ pub fn line(trace: &Trace, setting: &Setting, policy: Policy, question: Question
         backends: setting.backends,
         sidecars: if policy.central_age_ns().is_some() { 1 } else { setting.sidecars },
         age_ms: policy.central_age_ns().unwrap_or(setting.age_ns) as f64 / 1e6,
-        capacity: (question == Question::Capacity).then(|| rounded(found.capacity())),
+        capacity: capacity.map(rounded),
         rate: rounded(outcome.rate),
         load,
         figures: Figures::of(outcome),

@@ -86,13 +86,13 @@ fn question(flags: &Flags, trace: &Trace, setting: Setting) -> Result<(Question,
     let Some(load) = flags.load else { return Ok((Question::Capacity, 1.0)) };
     let oracle = capacity(trace, setting, Policy::Oracle)
         .with_context(|| format!("searching the oracle's capacity on {}", trace.name))?;
-    Ok((Question::Load(load), load * oracle.scale))
+    Ok((Question::Load { share: load, of: oracle.capacity() }, load * oracle.scale))
 }
 
 fn one(trace: &Trace, setting: Setting, policy: Policy, question: Question, scale: f64) -> Result<Line> {
     let found = match question {
         Question::Capacity => highest(trace, setting, policy),
-        Question::Load(_) | Question::Scale => at(trace, setting, policy, scale),
+        Question::Load { .. } | Question::Scale => at(trace, setting, policy, scale),
     };
     let found = found.with_context(|| format!("{policy} on {}", trace.name))?;
     Ok(line(trace, &setting, policy, question, &found))

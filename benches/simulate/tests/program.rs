@@ -59,6 +59,11 @@ fn json_has_one_object_a_line_for_each_policy_and_nothing_else() {
         }
     }
     assert!(lines[1]["reference"].is_string());
+    // It ran at a share of what was searched before.
+    for line in &lines {
+        let (capacity, rate) = (line["capacity"].as_f64().unwrap(), line["rate"].as_f64().unwrap());
+        assert!((rate / capacity - 0.85).abs() < 1e-3, "{line}");
+    }
     assert_eq!(simulate(&trace, arguments).stdout, output.stdout, "a seed repeats");
 }
 
