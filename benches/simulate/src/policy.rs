@@ -305,6 +305,9 @@ pub trait Router {
         Vec::new()
     }
 
+    /// A server has taken a request that was sent to it, with so many prompt tokens that are not believed cached.
+    fn sent(&mut self, _place: usize, _uncached_tokens: u64) {}
+
     /// A server has said how it is: it refused, or was asked.
     fn told(&mut self, _place: usize, _now_ns: u64, _truth: &Truth) {}
 

@@ -407,21 +407,24 @@ impl<'a> World<'a> {
         let prompt = self.prompt(request, place);
         let arrival = &self.schedule.arrivals[request as usize];
         let trip = &mut self.trips[request as usize];
-        trip.place = place as u32;
-        trip.uncached = self.sidecars[trip.sidecar as usize].sent(place, arrival);
-        if let Some(digests) = &mut self.digests {
-            digests.sent(place, request, arrival);
-        }
         let slo = &self.setting.slo;
         let first_ns = slo.first_token_ns(arrival.prompt_tokens).saturating_sub(2 * NETWORK_NS);
         let promise = Promise {
             first_due: Moment(trip.fare.arrived_ns + first_ns),
             span: Duration::from_nanos(slo.token_ns),
         };
-        let taken = self.backends[place].submit(now_ns, u64::from(request), arrival, promise);
-        if !taken {
-            self.reject(request, now_ns);
-        } else if let Some(meters) = &mut self.meters {
+        if !self.backends[place].submit(now_ns, u64::from(request), arrival, promise) {
+            // Nobody writes down a send of which no answer will ever come.
+            return self.reject(request, now_ns);
+        }
+        let sidecar = trip.sidecar as usize;
+        trip.place = place as u32;
+        trip.uncached = self.sidecars[sidecar].sent(place, arrival);
+        self.routers[sidecar].sent(place, trip.uncached);
+        if let Some(digests) = &mut self.digests {
+            digests.sent(place, request, arrival);
+        }
+        if let Some(meters) = &mut self.meters {
             meters.sent(place, request, prompt, promise, Moment(now_ns));
         }
     }
@@ -534,4 +537,62 @@ fn counted(schedule: &Schedule, fare: &Fare) -> bool {
 fn counts(schedule: &Schedule, place: usize) -> bool {
     let arrival = &schedule.arrivals[place];
     arrival.session.is_some() || arrival.at_ns >= schedule.from_ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slo::Form;
+    use crate::trace::{Load, Record, Trace, arrivals};
+
+    const SERVERS: usize = 4;
+    const REQUESTS: usize = 400;
+
+    fn setting() -> Setting {
+        Setting {
+            profile: Profile::named("8b-h100").unwrap(),
+            backends: SERVERS,
+            sidecars: 1,
+            age_ns: 0,
+            prefix: Knowledge::Precise,
+            account: Account::Exact,
+            slow: None,
+            noise: 0.05,
+            slo: Slo::standard(Form::Deadline),
+            weights: Weights::CHOSEN,
+            seed: 1,
+            attainment_min: 0.0,
+        }
+    }
+
+    /// One request a second, with nothing in common; the first one with so long a prompt.
+    fn schedule(first_tokens: u32) -> Schedule {
+        let record = |number: usize| Record {
+            at_ms: number as u64 * 1_000,
+            prompt_tokens: if number == 0 { first_tokens } else { 600 },
+            output_tokens: 4,
+            blocks: vec![number as u64],
+        };
+        let load = Load::Open((0..=REQUESTS).map(record).collect());
+        arrivals(&Trace { name: String::new(), checksum: String::new(), load }, 1.0, 1)
+    }
+
+    #[test]
+    fn a_request_that_no_engine_takes_leaves_nothing_behind() {
+        let schedule = schedule(100_000_000);
+        for policy in Policy::all().filter(|policy| *policy != Policy::Oracle) {
+            let mut world = World::new(&schedule, setting(), policy).unwrap();
+            world.play();
+            assert_eq!(world.trips[0].fare.tokens, 0, "{policy}");
+            for sidecar in &world.sidecars {
+                assert_eq!(sidecar.in_flight, [0; SERVERS], "{policy}");
+                assert_eq!(sidecar.uncached_in_flight, [0; SERVERS], "{policy}");
+            }
+            let mut counts = [0; SERVERS];
+            for trip in &world.trips[1..] {
+                counts[trip.place as usize] += 1;
+            }
+            assert!(counts.iter().all(|count| 2 * SERVERS * count >= REQUESTS), "{policy}: {counts:?}");
+        }
+    }
 }

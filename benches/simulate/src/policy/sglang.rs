@@ -19,8 +19,10 @@ impl CacheAware {
     pub(super) fn over(endpoints: usize) -> Self {
         Self { tree_tokens: vec![0; endpoints] }
     }
+}
 
-    fn place(&self, arrival: &Arrival, view: &mut View<'_>) -> usize {
+impl Router for CacheAware {
+    fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
         let most = view.own.in_flight.iter().copied().max().unwrap_or(0);
         let fewest = view.own.in_flight.iter().copied().min().unwrap_or(0);
         if most - fewest > GAP_MAX && f64::from(most) > RATIO_MAX * f64::from(fewest) {
@@ -33,13 +35,8 @@ impl CacheAware {
         }
         view.least(|_, place| self.tree_tokens[place] as f64)
     }
-}
 
-impl Router for CacheAware {
-    fn choose(&mut self, arrival: &Arrival, view: &mut View<'_>) -> usize {
-        let place = self.place(arrival, view);
-        self.tree_tokens[place] +=
-            u64::from(arrival.prompt_tokens - view.own.believed_cached(place, arrival));
-        place
+    fn sent(&mut self, place: usize, uncached_tokens: u64) {
+        self.tree_tokens[place] += uncached_tokens;
     }
 }
