@@ -332,6 +332,8 @@ fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let trace = write_trace(folder.path());
     let missing = folder.path().join("missing.jsonl");
+    let bad = lines(0, 2).replacen("}\n", ",\"delay\":null}\n", 1).replace(":100,", ":\"100\",");
+    let bad = write(folder.path(), "bad.jsonl", &bad);
     for (trace, arguments, complaint) in [
         (&trace, "--policy best --capacity", "there is no policy `best`; there are random"),
         (&trace, "--policy random", "--load"),
@@ -348,6 +350,7 @@ fn bad_input_is_named() {
         ),
         (&trace, "--policy random --capacity --weights others=-1", "at least 0"),
         (&missing, "--policy random --capacity", "missing.jsonl"),
+        (&bad, "--policy random --capacity", r#"bad.jsonl:2: timestamp is "100": write whole milliseconds"#),
     ] {
         let output = simulate(trace, arguments);
         let said = String::from_utf8(output.stderr).unwrap();

@@ -167,7 +167,7 @@ fn owners(trace: &Trace) -> HashMap<u64, (usize, u8)> {
 
 /// The blocks of a prompt: those of two passes differ.
 fn blocks(record: &Record, pass_of: impl Fn(u64) -> u64) -> Arc<[u64]> {
-    let spread = |block: &u64| (block + 1 + (pass_of(*block) << 40)).wrapping_mul(SPREAD);
+    let spread = |block: &u64| block.wrapping_add(1 + (pass_of(*block) << 40)).wrapping_mul(SPREAD);
     record.blocks.iter().map(spread).collect()
 }
 
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     fn trace(text: &str) -> Trace {
-        Trace { name: String::new(), checksum: String::new(), load: parse(text).unwrap() }
+        Trace { name: String::new(), checksum: String::new(), load: parse("t.jsonl", text).unwrap() }
     }
 
     fn lines(times_ms: &[u64]) -> Trace {
