@@ -15,7 +15,10 @@ use penstock_policy::pick::cost::{Prompt, Speed};
 use penstock_policy::speed::{Size, Speed as Learned};
 
 /// How servers are known to the sidecars beside them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum Account {
     /// As they are, and so is how fast they compute.
     #[default]

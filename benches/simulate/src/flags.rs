@@ -14,6 +14,11 @@ use crate::slo::{Form, Slo};
 use crate::weights;
 use crate::world::{Setting, Slow};
 
+/// Model and hardware of the servers, if not asked for.
+pub const PROFILE: &str = "8b-h100";
+/// Sigma of the noise on step times, if not asked for.
+pub const NOISE: f64 = 0.05;
+
 /// Routing policies against simulated model servers, by events.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "simulate")]
@@ -23,7 +28,7 @@ pub struct Flags {
     #[arg(long, required_unless_present = "decision", num_args = 1.., value_name = "FILE")]
     pub trace: Vec<PathBuf>,
     /// Model and hardware of the servers.
-    #[arg(long, default_value = "8b-h100")]
+    #[arg(long, default_value = PROFILE)]
     pub profile: String,
     /// Servers.
     #[arg(long, default_value_t = 8, value_name = "N")]
@@ -81,7 +86,7 @@ pub struct Flags {
     #[arg(long, value_parser = slow, value_name = "N:SPEED")]
     pub slow: Option<Slow>,
     /// Sigma of the lognormal noise on step times.
-    #[arg(long, default_value_t = 0.05, value_name = "SIGMA")]
+    #[arg(long, default_value_t = NOISE, value_name = "SIGMA")]
     pub noise: f64,
     /// How the time between tokens is promised.
     #[arg(long, value_enum, default_value = "deadline")]

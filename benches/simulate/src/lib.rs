@@ -3,6 +3,7 @@
 pub mod account;
 pub mod backend;
 pub mod capacity;
+pub mod conditions;
 pub mod decision;
 pub mod draw;
 pub mod failures;

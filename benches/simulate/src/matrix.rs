@@ -1,6 +1,6 @@
 //! Everything against everything: policies, numbers of sidecars, ages of reports, traces and seeds.
 //!
-//! Each capacity is a line in a file. What stands there already, for the same trace by its checksum, is not searched again, so that a
+//! Each capacity is a line in a file. What stands there already, for the same trace by its checksum and under the same conditions, is not searched again, so that a
 //! matrix that takes hours can be ended and gone on with. At its end the file is shown as a table, and drawn beside it with the ending `.svg`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,9 +9,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::capacity::highest;
+use crate::conditions::Conditions;
 use crate::failures::Failures;
 use crate::plot::plot;
 use crate::policy::Policy;
@@ -25,8 +26,43 @@ pub(crate) const SIDECARS: [usize; 3] = [1, 8, 64];
 /// Ages of reports in milliseconds.
 pub(crate) const AGES_MS: [u64; 4] = [0, 50, 1_000, 5_000];
 
-/// What tells one line from another.
-type Key = (String, String, u64, u64, u64, u64);
+/// What tells one line from another; the last is what is unusual of its conditions.
+type Key = (String, String, u64, u64, u64, u64, String);
+
+/// A line of the file, as far as it is read.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Entry {
+    policy: String,
+    trace: String,
+    #[serde(default)]
+    trace_xxh3: String,
+    seed: u64,
+    backends: u64,
+    sidecars: u64,
+    age_ms: f64,
+    capacity: Option<f64>,
+    load: Option<f64>,
+    #[serde(flatten)]
+    conditions: Conditions,
+}
+
+impl Entry {
+    fn conditions(&self) -> String {
+        self.conditions.clone().that_matter_to(&self.policy).label()
+    }
+
+    fn key(&self) -> Key {
+        (
+            self.policy.clone(),
+            self.trace_xxh3.clone(),
+            self.seed,
+            self.backends,
+            self.sidecars,
+            self.age_ms as u64,
+            self.conditions(),
+        )
+    }
+}
 
 /// Sums of capacities and how many they are of, by trace.
 type Row = BTreeMap<String, (f64, f64)>;
@@ -48,7 +84,7 @@ pub fn matrix(
         .append(true)
         .open(file)
         .with_context(|| format!("opening {}", file.display()))?;
-    let done: BTreeSet<Key> = read(file)?.iter().map(key).collect();
+    let done: BTreeSet<Key> = read(file)?.iter().map(Entry::key).collect();
     for seed in 1..=seeds {
         for trace in traces {
             let mut jobs = jobs(Setting { seed, ..setting }, policies);
@@ -90,49 +126,55 @@ fn key_of(trace: &Trace, setting: &Setting, policy: Policy) -> Key {
     let central_ns = policy.central_age_ns();
     let sidecars = if central_ns.is_some() { 1 } else { setting.sidecars as u64 };
     let age_ms = central_ns.unwrap_or(setting.age_ns) / 1_000_000;
-    (policy.to_string(), trace.checksum.clone(), setting.seed, setting.backends as u64, sidecars, age_ms)
+    let policy = policy.to_string();
+    let conditions = Conditions::of(setting).that_matter_to(&policy).label();
+    (policy, trace.checksum.clone(), setting.seed, setting.backends as u64, sidecars, age_ms, conditions)
 }
 
-fn key(line: &Value) -> Key {
-    let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
-    let number = |field: &str| line[field].as_f64().unwrap_or_default() as u64;
-    (
-        text("policy"),
-        text("trace_xxh3"),
-        number("seed"),
-        number("backends"),
-        number("sidecars"),
-        number("age_ms"),
-    )
-}
-
-fn read(file: &Path) -> Result<Vec<Value>> {
+/// The capacities in a file. A line at a share of the oracle's capacity has that of the oracle, and is none of these.
+fn read(file: &Path) -> Result<Vec<Entry>> {
     let lines = BufReader::new(File::open(file).with_context(|| format!("reading {}", file.display()))?);
     let parsed = lines.lines().enumerate().map(|(number, line)| {
         serde_json::from_str(&line?)
             .with_context(|| format!("{}:{}: not a line of results; take it out", file.display(), number + 1))
     });
-    parsed.collect()
+    let mut entries = parsed.collect::<Result<Vec<Entry>>>()?;
+    entries.retain(|entry| entry.load.is_none());
+    Ok(entries)
 }
 
-/// Mean capacities of a matrix over its seeds.
+/// Mean capacities of a matrix over its seeds. A row is named by its policy, and behind that in brackets by what is unusual of its conditions.
 #[derive(Debug, Default)]
 pub(crate) struct Means {
     sums: BTreeMap<(String, u64, u64), Row>,
-    oracles: Row,
+    /// By the conditions that matter to the oracle.
+    oracles: BTreeMap<String, Row>,
+    /// Under which of these each row was found.
+    conditions: BTreeMap<String, String>,
+}
+
+/// The policy of a row.
+pub(crate) fn policy_of(row: &str) -> &str {
+    row.split(" (").next().unwrap_or(row)
 }
 
 impl Means {
-    pub(crate) fn of(lines: &[Value]) -> Self {
+    pub(crate) fn of(entries: &[Entry]) -> Self {
         let mut means = Self::default();
-        for line in lines {
-            let (policy, _, _, _, sidecars, age_ms) = key(line);
-            let trace = line["trace"].as_str().unwrap_or_default().to_owned();
-            let capacity = line["capacity"].as_f64().unwrap_or_default();
-            let is_oracle = policy == Policy::Oracle.to_string();
-            let row = means.sums.entry((policy, sidecars, age_ms)).or_default();
-            let others = is_oracle.then(|| means.oracles.entry(trace.clone()).or_default());
-            for (sum, count) in [row.entry(trace).or_default()].into_iter().chain(others) {
+        let oracle = Policy::Oracle.to_string();
+        for entry in entries {
+            let Some(capacity) = entry.capacity else { continue };
+            let name = match entry.conditions() {
+                usual if usual.is_empty() => entry.policy.clone(),
+                unusual => format!("{} ({unusual})", entry.policy),
+            };
+            let conditions = entry.conditions.clone().that_matter_to(&oracle).label();
+            means.conditions.insert(name.clone(), conditions.clone());
+            let row = means.sums.entry((name, entry.sidecars, entry.age_ms as u64)).or_default();
+            let is_oracle = entry.policy == oracle;
+            let others = is_oracle.then(|| means.oracles.entry(conditions).or_default());
+            for row in [row].into_iter().chain(others) {
+                let (sum, count) = row.entry(entry.trace.clone()).or_default();
                 *sum += capacity;
                 *count += 1.0;
             }
@@ -156,7 +198,8 @@ impl Means {
 
     /// As a share of the oracle's.
     pub(crate) fn share(&self, policy: &str, sidecars: u64, age_ms: u64, trace: &str) -> Option<f64> {
-        let (sum, count) = self.oracles.get(trace).filter(|(sum, _)| *sum > 0.0)?;
+        let oracle = self.oracles.get(self.conditions.get(policy)?)?;
+        let (sum, count) = oracle.get(trace).filter(|(sum, _)| *sum > 0.0)?;
         Some(self.capacity(policy, sidecars, age_ms, trace)? / (sum / count))
     }
 }

@@ -3,7 +3,7 @@
 //! For each trace two panels: the capacity over the age of reports with 64 sidecars, and over the number of sidecars with reports of
 //! 1 s, as a share of the oracle's. A policy is a line; one that is central knows neither and is a level line of dashes. Ours is thick.
 
-use crate::matrix::{AGES_MS, Means, SIDECARS};
+use crate::matrix::{AGES_MS, Means, SIDECARS, policy_of};
 use crate::policy::Policy;
 
 /// Sidecars of the upper panels.
@@ -113,7 +113,8 @@ fn legend(svg: &mut String, means: &Means, left: f64) {
 /// The policies that are compared with the oracle; ours is last and so on top.
 fn drawn(means: &Means) -> Vec<&str> {
     let oracle = Policy::Oracle.to_string();
-    let mut policies: Vec<&str> = means.policies().into_iter().filter(|policy| *policy != oracle).collect();
+    let mut policies: Vec<&str> =
+        means.policies().into_iter().filter(|policy| policy_of(policy) != oracle).collect();
     policies.sort_by_key(|policy| *policy == ours());
     policies
 }
@@ -124,7 +125,7 @@ fn ours() -> String {
 
 /// Age of a central policy's reports in milliseconds; `None` for one that every sidecar follows by itself.
 fn central(policy: &str) -> Option<u64> {
-    let policy = Policy::all().find(|known| known.to_string() == policy)?;
+    let policy = Policy::all().find(|known| known.to_string() == policy_of(policy))?;
     policy.central_age_ns().map(|age_ns| age_ns / 1_000_000)
 }
 
@@ -171,6 +172,7 @@ mod tests {
     #[test]
     fn a_policy_is_a_line_through_what_was_measured_and_a_central_one_is_level() {
         let line = |policy: &str, sidecars: u64, age_ms: u64, capacity: f64| json!({"policy": policy, "trace": "a<b", "seed": 1, "backends": 8, "sidecars": sidecars, "age_ms": age_ms, "capacity": capacity});
+        let entry = |line| serde_json::from_value(line).unwrap();
         let central = Policy::all().find(|policy| policy.central_age_ns().is_some()).unwrap();
         let age_ms = central.central_age_ns().unwrap() / 1_000_000;
         let lines = [
@@ -179,7 +181,7 @@ mod tests {
             line("least-cost", 64, 1_000, 10.0),
             line(&central.to_string(), 1, age_ms, 5.0),
         ];
-        let svg = plot(&Means::of(&lines));
+        let svg = plot(&Means::of(&lines.map(entry)));
         // 100 % and 50 % of the oracle, at the first and the third of four ticks.
         let (left, bottom) = (GAP.0, GAP.1 * 0.7 + PANEL.1);
         let at = |tick: f64, share: f64| {

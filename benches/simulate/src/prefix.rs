@@ -13,7 +13,10 @@ use penstock_policy::prefix::{Asked, Belief, Boundary, Counted, Cursor, Held, In
 use crate::trace::{Arrival, BLOCK_TOKENS};
 
 /// How prefix caches are known to policies that look at those of others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum Knowledge {
     /// Exactly, and at once.
     #[default]

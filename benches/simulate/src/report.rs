@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::capacity::Found;
+use crate::conditions::Conditions;
 use crate::outcome::{Outcome, quantile};
 use crate::policy::Policy;
 use crate::trace::Trace;
@@ -25,6 +26,9 @@ pub struct Line {
     pub sidecars: usize,
     /// Age of the reports.
     pub age_ms: f64,
+    /// What else was asked for.
+    #[serde(flatten)]
+    pub conditions: Conditions,
     /// Requests, or starts of sessions, a second at 95 % attainment, 0 where no load has that: of the policy, or of the oracle where
     /// `load` is a share of it. None unless it was searched for.
     pub capacity: Option<f64>,
@@ -124,6 +128,7 @@ pub fn line(trace: &Trace, setting: &Setting, policy: Policy, question: Question
         backends: setting.backends,
         sidecars: if policy.central_age_ns().is_some() { 1 } else { setting.sidecars },
         age_ms: policy.central_age_ns().unwrap_or(setting.age_ns) as f64 / 1e6,
+        conditions: Conditions::of(setting),
         capacity: capacity.map(rounded),
         rate: rounded(outcome.rate),
         load,

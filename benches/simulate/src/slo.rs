@@ -1,11 +1,14 @@
 //! What was promised, and whether a request got it.
 
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 /// How the time between tokens is promised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Form {
     /// Each token has a deadline: that of the first one, and so much more for each token since.
+    #[default]
     Deadline,
     /// The mean time between tokens has a limit.
     Mean,

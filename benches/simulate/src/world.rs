@@ -11,6 +11,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -69,6 +70,12 @@ pub struct Setting {
     pub seed: u64,
     /// Share of the requests that must keep the promise, or the run is ended early.
     pub attainment_min: f64,
+}
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.every, self.speed)
+    }
 }
 
 impl Setting {

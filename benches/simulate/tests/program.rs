@@ -48,13 +48,22 @@ fn json_has_one_object_a_line_for_each_policy_and_nothing_else() {
         assert_eq!(line["policy"], policy);
         assert_eq!(line["trace"], "even");
         assert_eq!((&line["seed"], &line["backends"]), (&7.into(), &2.into()));
+        assert_eq!((&line["profile"], &line["noise"]), (&"8b-h100".into(), &0.05.into()));
+        assert_eq!((&line["prefix"], &line["account"]), (&"precise".into(), &"exact".into()));
+        assert_eq!(line["slo"], "deadline");
         assert!(line["attainment"].as_f64().unwrap() > 0.5, "{line}");
         for path in ["/ttft_ms/p50", "/ttft_ms/p90", "/ttft_ms/p99", "/tpot_ms/p50", "/tpot_ms/p99"] {
             assert!(line.pointer(path).unwrap().as_f64().unwrap() > 0.0, "{path}: {line}");
         }
-        for field in
-            ["refusals_per_request", "questions_per_request", "prefix_hit", "sidecars", "age_ms", "capacity"]
-        {
+        for field in [
+            "refusals_per_request",
+            "questions_per_request",
+            "prefix_hit",
+            "sidecars",
+            "age_ms",
+            "capacity",
+            "slow",
+        ] {
             assert!(line.get(field).is_some(), "{field}: {line}");
         }
     }
@@ -266,10 +275,53 @@ fn a_matrix_goes_on_where_it_ended_and_shows_what_is_there() {
     let (table, both) = fill("round-robin,central-lmetric");
     assert!(both.starts_with(&first) && both.lines().count() == 13, "{both}");
     assert!(table.contains("| central-lmetric | 1 | 50 ms |"), "{table}");
-    std::fs::write(&file, "nonsense\n").unwrap();
-    let output = simulate(&trace, &format!("--matrix {}", file.display()));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("matrix.jsonl:1: not a line of results"), "{said}");
+    for wrong in ["nonsense", r#"{"policy":"p2c"}"#] {
+        std::fs::write(&file, format!("{first}{wrong}\n")).unwrap();
+        let output = simulate(&trace, &format!("--matrix {}", file.display()));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && said.contains("matrix.jsonl:13: not a line of results"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_matrix_under_other_conditions_adds_lines_and_one_of_before_these_were_written_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = write_trace(folder.path());
+    let file = folder.path().join("matrix.jsonl");
+    let fill = |asked: &str| {
+        let output = simulate(&trace, &format!("--backends 1 --seeds 1 --matrix {} {asked}", file.display()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = std::fs::read_to_string(&file).unwrap();
+        (String::from_utf8(output.stdout).unwrap(), lines)
+    };
+    let both = "--policy round-robin,least-cost";
+    let (_, first) = fill(both);
+    assert_eq!(first.lines().count(), 24);
+    let without_conditions = |line: &str| {
+        let mut line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        for field in ["profile", "slow", "prefix", "account", "slo", "noise"] {
+            assert!(line.remove(field).is_some(), "{field}");
+        }
+        format!("{}\n", serde_json::to_string(&line).unwrap())
+    };
+    let before: String = first.lines().map(without_conditions).collect();
+    std::fs::write(&file, &before).unwrap();
+    assert_eq!(fill(both).1, before, "nothing is searched again");
+    // Round robin does not ask what its servers' sidecars know.
+    let (table, more) = fill(&format!("{both} --account ledger"));
+    assert!(more.starts_with(&before) && more.lines().count() == 36, "{more}");
+    assert!(more.lines().skip(24).all(|line| line.contains(r#""account":"ledger""#)), "{more}");
+    for row in
+        ["| least-cost | 1 | 0 ms", "| least-cost (account ledger) | 1 | 0 ms", "| round-robin | 1 | 0 ms"]
+    {
+        assert!(table.contains(row), "{row}: {table}");
+    }
+    let (table, all) = fill("--policy round-robin --slow 1:0.5");
+    assert!(all.starts_with(&more) && all.lines().count() == 48, "{all}");
+    assert!(table.contains("| round-robin (slow 1:0.5) | 64 | 5000 ms |"), "{table}");
 }
 
 /// The program with a `valgrind` that says this and writes down how it was called; `None` is no valgrind at all.
