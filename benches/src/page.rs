@@ -8,8 +8,15 @@ use serde::Serialize;
 
 use crate::h1::{self, Connection};
 
-/// Gauges that tell of time, or of the process, which the kernel is asked about.
-const NO_ACCOUNTS: [&str; 4] = ["process_", "identity_", "penstock_build_info", "penstock_xds_last_update"];
+/// Gauges that tell of time, of what was learned, or of the process, which the kernel is asked about.
+const NO_ACCOUNTS: [&str; 6] = [
+    "process_",
+    "identity_",
+    "penstock_build_info",
+    "penstock_xds_last_update",
+    "penstock_endpoint_capacity",
+    "penstock_patience",
+];
 
 /// Series by name and labels, as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

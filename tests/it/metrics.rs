@@ -173,8 +173,8 @@ async fn how_long_requests_wait_before_they_go_elsewhere_is_seen_and_how_much_me
     assert!((0.8..0.85).contains(&margin("chat")), "{}", margin("chat"));
     eventually("both tell how much memory they have", async || {
         let page = web.metrics().await;
-        let total = [("backend_name", "chat"), ("signal", "kv_tokens_total")];
-        let known = page.samples("penstock_endpoint_load", &total).count();
+        let total = [("backend_name", "chat"), ("signal", "kv_tokens")];
+        let known = page.samples("penstock_endpoint_capacity", &total).count();
         if known == 2 { Ok(()) } else { Err(known.to_string()) }
     })
     .await;

@@ -109,7 +109,9 @@ impl Admin {
                 metrics.call_speed_error.with_label_values(&labels).set(error);
             }
         }
-        for gauges in [&metrics.endpoint_load, &metrics.endpoint_state, &metrics.dns_stale] {
+        for gauges in
+            [&metrics.endpoint_load, &metrics.endpoint_capacity, &metrics.endpoint_state, &metrics.dns_stale]
+        {
             gauges.reset();
         }
         metrics.patience_margin.reset();
@@ -127,9 +129,6 @@ impl Admin {
                 if let Some((Told { report, calls, .. }, age)) = state.last_told() {
                     load("prompt_tokens_pending", report.prompt_tokens_pending as i64);
                     load("running", report.sequences_running.into());
-                    if report.sequences_max > 0 {
-                        load("running_max", report.sequences_max.into());
-                    }
                     load("queued", report.sequences_waiting.into());
                     for (unit, calls) in Unit::ALL.into_iter().zip(calls) {
                         let pending = match unit {
@@ -140,8 +139,13 @@ impl Admin {
                         calls.into_iter().for_each(|calls| load(pending, calls.units_ahead as i64));
                     }
                     load("kv_tokens_used", i64::try_from(report.kv_tokens_used).unwrap_or(i64::MAX));
-                    if report.kv_tokens_total > 0 {
-                        load("kv_tokens_total", i64::try_from(report.kv_tokens_total).unwrap_or(i64::MAX));
+                    let room = [
+                        ("running", i64::from(report.sequences_max)),
+                        ("kv_tokens", i64::try_from(report.kv_tokens_total).unwrap_or(i64::MAX)),
+                    ];
+                    for (signal, most) in room.into_iter().filter(|(_, most)| *most > 0) {
+                        let labels = [&*id.namespace, &*id.name, &endpoint, signal];
+                        metrics.endpoint_capacity.with_label_values(&labels).set(most);
                     }
                     let labels = [&*endpoint, "report"];
                     metrics.load_signal_age.with_label_values(&labels).set(age.as_secs_f64());

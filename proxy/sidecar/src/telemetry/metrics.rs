@@ -101,6 +101,8 @@ pub struct Metrics {
     pub slo_events: IntCounterVec,
     /// Requests in flight, by endpoint.
     pub endpoint_load: IntGaugeVec,
+    /// What an endpoint has room for, where that is known.
+    pub endpoint_capacity: IntGaugeVec,
     /// What is believed of an endpoint: 1 for the state that it is in.
     pub endpoint_state: IntGaugeVec,
     /// Probes of endpoints, by what they saw.
@@ -270,6 +272,11 @@ impl Metrics {
             endpoint_load: declare.int_gauges(
                 "penstock_endpoint_load",
                 "Load of an endpoint as this sidecar knows it.",
+                &["backend_namespace", "backend_name", "endpoint", "signal"],
+            )?,
+            endpoint_capacity: declare.int_gauges(
+                "penstock_endpoint_capacity",
+                "How much an endpoint takes at once, where its sidecar tells: sequences while places were lacking of late, and KV tokens.",
                 &["backend_namespace", "backend_name", "endpoint", "signal"],
             )?,
             endpoint_state: declare.int_gauges(
