@@ -47,7 +47,7 @@ pub(crate) struct Asked {
     /// Or the trace's time compressed by this factor
     #[arg(long, value_name = "FACTOR", value_parser = above_zero)]
     pub(crate) scale: Option<f64>,
-    /// Seconds that are replayed, from the trace's begin; the simulator drops the first minute of trace time, and so do we
+    /// Seconds that are replayed, from the trace's begin; what the simulator drops at the begin is dropped, a minute of trace time mostly
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub(crate) seconds: Duration,
     /// Seed of everything that is drawn
