@@ -1,7 +1,8 @@
 //! Everything against everything: policies, numbers of sidecars, ages of reports, traces and seeds.
 //!
-//! Each capacity is a line in a file. What stands there already, for the same trace by its checksum and under the same conditions, is not searched again, so that a
-//! matrix that takes hours can be ended and gone on with. At its end the file is shown as a table, and drawn beside it with the ending `.svg`.
+//! Each capacity is a line in a file. What stands there already, for the same trace by its checksum and under the same conditions, is not
+//! searched again, so that a matrix that takes hours can be ended and gone on with. At its end the file is shown as a table, and drawn
+//! beside it with the ending `.svg`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -143,7 +144,8 @@ fn read(file: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Mean capacities of a matrix over its seeds. A row is named by its policy, and behind that in brackets by what is unusual of its conditions.
+/// Mean capacities of a matrix over its seeds. A row is named by its policy, and behind that in brackets by what is unusual of its
+/// conditions.
 #[derive(Debug, Default)]
 pub(crate) struct Means {
     sums: BTreeMap<(String, u64, u64), Row>,
